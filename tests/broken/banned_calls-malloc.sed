@@ -1,0 +1,2 @@
+s/^    s->total = 0;/    free(malloc(1));\
+&/

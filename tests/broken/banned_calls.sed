@@ -1,0 +1,3 @@
+s/^    \*out = s;/    assert(s->total == 0);\
+&/
+# also: hooks

@@ -1,0 +1,4 @@
+s/^    int total;/&\
+#if __STDC_VERSION__ >= 201112L\
+    int total;\
+#endif/

@@ -1,0 +1,1 @@
+s/largest sum/größte Summe/

@@ -1,0 +1,3 @@
+s/^extern "C" {/namespace sample {/
+# full
+# also: cxx_caller

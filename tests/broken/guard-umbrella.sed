@@ -1,0 +1,2 @@
+1s/.*/#ifdef NETKIT_IMPLEMENTATION/
+# also: impl_twice

@@ -1,0 +1,2 @@
+/NETKIT_SAMPLE_IMPLEMENTED/d
+# also: guard macros_impl

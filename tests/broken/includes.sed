@@ -1,0 +1,3 @@
+s/^#include <stdint.h>/&\
+#include <errno.h>/
+# also: macros_decl

@@ -1,0 +1,1 @@
+/^LINK WITH/d

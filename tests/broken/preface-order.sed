@@ -1,0 +1,3 @@
+s/^IDEAS/Tour/
+s/^TOUR/IDEAS/
+s/^Tour/TOUR/

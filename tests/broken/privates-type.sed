@@ -1,0 +1,4 @@
+s/^struct nksample {/struct helper {\
+    int unused;\
+};\
+&/

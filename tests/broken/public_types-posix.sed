@@ -1,0 +1,1 @@
+s/nksample_alloc_fn/nksample_alloc_t/g

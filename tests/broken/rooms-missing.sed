@@ -1,0 +1,1 @@
+s/^            @api  /            @api @gone  /

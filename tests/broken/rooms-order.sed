@@ -1,0 +1,1 @@
+s/@types @util/@util @types/
