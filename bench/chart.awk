@@ -13,7 +13,7 @@ function text(x, y, size, anchor, colour, s) {
 function line(x1, y1, x2, y2, style) {
     printf "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" %s/>\n", x1, y1, x2, y2, style
 }
-function number(x) { return x >= 100 ? sprintf("%d", x) : sprintf("%.2f", x) }
+function number(x) { return sprintf(x >= 100 || (x == int(x) && mark == "") ? "%d" : "%.2f", x) }
 
 NF >= 2 {
     n++
@@ -26,7 +26,7 @@ NF >= 2 {
 }
 
 END {
-    left = 120; width = 460; row = 32; head = 66
+    left = 120; width = 430; row = 32; head = 66
     if (top <= 0) top = 1
     height = head + n * row + 22
     printf "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"720\" height=\"%d\" " \

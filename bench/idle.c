@@ -110,5 +110,6 @@ int main(int argc, char** argv) {
     fflush(stdout);
     (void)getchar();
     printf("closed %ld\n", count_closed(fds, n));
+    free(fds);
     return 0;
 }

@@ -5,6 +5,9 @@
 
     One internal epoll thread, as its documentation recommends for speed.
 */
+#ifndef _GNU_SOURCE
+    #define _GNU_SOURCE // sigwait
+#endif
 #include <arpa/inet.h>
 #include <microhttpd.h>
 #include <netinet/in.h>

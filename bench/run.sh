@@ -65,7 +65,7 @@ compile() {
     src=$2
     shift 2
     # shellcheck disable=SC2086
-    $CC $CFLAGS_USED -I. "$src" -o "$BIN/$name" "$@" 2>"$TMP/cc.err" && return 0
+    $CC -std=c99 $CFLAGS_USED -I. "$src" -o "$BIN/$name" "$@" 2>"$TMP/cc.err" && return 0
     say "SKIPPED $name: $(grep -m1 -i 'error' "$TMP/cc.err" || head -n1 "$TMP/cc.err")"
     return 1
 }
@@ -93,9 +93,9 @@ build() {
 header() {
     cpu=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n1)
     say "# netkit bench, $(date -u '+%Y-%m-%d %H:%M UTC')"
-    say "# compiler $($CC --version | head -n1), flags $CFLAGS_USED"
+    say "# compiler $($CC --version | head -n1), flags -std=c99 $CFLAGS_USED"
     say "# kernel $(uname -sr), CPU ${cpu:-unknown}, server on $SERVER_CPU, client on $CLIENT_CPU"
-    say "# client $CLIENT, $CONNECTIONS connections, $PAIRS rounds of $SECONDS_EACH s"
+    say "# client $CLIENT, $CONNECTIONS connections, $PAIRS x $SECONDS_EACH s"
     [ "$SERVER_CPU" = "$CLIENT_CPU" ] && say "# one CPU only: server and client disturb each other"
 }
 
@@ -105,6 +105,7 @@ header() {
 start() {
     name=$1
     shift
+    : >"$TMP/$name.out" # now: the shell below opens it when it gets to it
     "$BIN/host" pin "$SERVER_CPU" "$@" >"$TMP/$name.out" 2>"$TMP/$name.err" </dev/null &
     PID=$!
     PIDS="$PIDS $PID"
@@ -225,13 +226,12 @@ END
 }
 
 # launch SERVER CASE NAME: starts one server for a case; 2 means it does not offer the case.
+# shellcheck disable=SC2086 # ECHO and HELLO may carry options
 launch() {
     case $1,$2 in
         floor,post) start "$3" "$BIN/floor_http" 127.0.0.1:0 --post-echo ;;
         floor,*) start "$3" "$BIN/floor_http" 127.0.0.1:0 ;;
-        # shellcheck disable=SC2086
         netkit,post) start "$3" $ECHO 127.0.0.1:0 ;;
-        # shellcheck disable=SC2086
         netkit,*) start "$3" $HELLO 127.0.0.1:0 ;;
         nginx,post) return 2 ;; # it has no echo of its own
         nginx,*) start_nginx "$3" ;;
@@ -350,7 +350,7 @@ measure() {
 measure_all() {
     for case in $CASES; do
         count=$(wc -l <"$TMP/$case.servers")
-        note "$case: $PAIRS rounds, $((count)) servers, $SECONDS_EACH s each"
+        note "$case: $((count)) servers, $PAIRS x $SECONDS_EACH s each"
         round=1
         while [ "$round" -le "$PAIRS" ]; do
             if [ $((round % 2)) -eq 1 ]; then
@@ -455,6 +455,7 @@ count_all() {
     perf_works=0
     can_strace && strace_works=1
     can_perf && perf_works=1
+    [ "$strace_works$perf_works" = 00 ] && return
     note "system calls: $COUNTED requests each"
     for case in $CASES; do
         while read -r server addr pid rest; do
@@ -472,6 +473,7 @@ rss_of() { awk '/^VmRSS:/ { print $2 * 1024 }' "/proc/$1/status"; }
 hold_idle() {
     rm -f "$TMP/hold"
     mkfifo "$TMP/hold"
+    : >"$TMP/idle.out"
     "$BIN/host" pin "$CLIENT_CPU" "$BIN/idle" "$1" "$IDLE" \
         <"$TMP/hold" >"$TMP/idle.out" 2>"$TMP/idle.err" &
     HOLDER=$!
@@ -512,13 +514,13 @@ live_now() {
     sed -n 's/^live //p' "$TMP/mem_http.out" | tail -n1
 }
 
-# Live bytes per idle connection, through netkit's allocator hook, in LIVE.
+# Live bytes per idle connection, through netkit's allocator hook, in LIVE. Not warmed up: what the
+# loop allocates once counts too, in its disfavour.
 measure_live() {
     LIVE=
     [ -f bench/mem_http.c ] || { say "SKIPPED live bytes: no bench/mem_http.c"; return; }
     compile mem_http bench/mem_http.c -lpthread || return
     start mem_http "$BIN/mem_http" 127.0.0.1:0 || { fail "mem_http did not start"; return; }
-    warm "$ADDR"
     before=$(live_now "$PID")
     if hold_idle "$ADDR"; then
         after=$(live_now "$PID")
@@ -530,11 +532,11 @@ measure_live() {
     stop "$PID"
 }
 
-# CPU per request of 64 active connections on the server with the idle ones, ADDR PID, and on another
-# instance without, in pairs.
+# idle_beside SERVER ADDR PID: CPU per request of 64 active connections on this instance, which
+# holds the idle ones, and on another that does not, in pairs.
 idle_beside() {
     launch "$1" get "$1.alone" || return 0
-    note "idle beside active: $PAIRS rounds, $1"
+    note "idle beside active, $1: $PAIRS x $SECONDS_EACH s"
     : >"$TMP/beside"
     round=1
     while [ "$round" -le "$PAIRS" ]; do
@@ -555,7 +557,7 @@ idle_beside() {
     stop "$PID"
 }
 
-# One server with idle connections: RSS for each; for floor and netkit also what the active ones pay.
+# One server with idle connections: RSS for each; for floor and netkit what the active ones pay.
 idle_one() {
     launch "$1" get "$1.idle" || return 0
     idle_pid=$PID
@@ -625,7 +627,7 @@ rows() {
 
 charts() {
     rm -f "$OUT"/*.svg
-    where="$CONNECTIONS connections, $PAIRS rounds of $SECONDS_EACH s"
+    where="$CONNECTIONS connections, $PAIRS x $SECONDS_EACH s"
     for case in $CASES; do
         rows "$case" ratio ratio_low ratio_high | chart "cpu_$case" \
             "CPU time per request, $case (floor = 1)" "median (lowest .. highest); $where" 1

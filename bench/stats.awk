@@ -4,8 +4,8 @@
 #   raw    case server pair cpu_ns requests seconds
 #   calls  case server recv send wait other requests
 #   instr  case server instructions requests
-# and prints `bench` lines. A ratio is taken within a pair, against the floor of the same pair; printed
-# are the median of the pairs' ratios, the lowest and the highest.
+# and prints `bench` lines. A ratio is taken within a pair, against the floor of the same pair;
+# printed are the median of the pairs' ratios, the lowest and the highest.
 
 function parse(    i, eq) {
     split("", v)

@@ -33,7 +33,8 @@ END {
         $0 = idle[i]
         parse()
         if (i == 1)
-            printf "\n%-25s %12s %16s %14s\n", "idle connections", "held", "live bytes each", "RSS each"
+            printf "\n%-25s %12s %16s %14s\n", \
+                "idle connections", "held", "live bytes each", "RSS each"
         printf "%-25s %12d %16s %14s\n", v["server"], v["connections"], \
             or_dash(v["live_bytes"], "%d"), or_dash(v["rss_bytes"], "%d")
     }
@@ -41,8 +42,8 @@ END {
         $0 = beside[i]
         parse()
         if (i == 1) print ""
-        printf "%s, 64 active beside %d idle: %.2f us, without %.2f us, ratio %.2f (%.2f .. %.2f)\n", \
-            v["server"], v["connections"], v["cpu_us"], v["cpu_us_alone"], v["ratio"], \
-            v["ratio_low"], v["ratio_high"]
+        printf "%s, 64 active beside %d idle: %.2f us, without %.2f us", \
+            v["server"], v["connections"], v["cpu_us"], v["cpu_us_alone"]
+        printf ", ratio %.2f (%.2f .. %.2f)\n", v["ratio"], v["ratio_low"], v["ratio_high"]
     }
 }
