@@ -139,7 +139,7 @@ test-valgrind: ## the tests under valgrind
 	WRAP="$(VALGRIND)" LIMIT=600 sh tests/run.sh $(VJOBS)
 
 hygiene: ## every check of the headers' form, with each compiler that is here, and proof that each check can fail
-	@sh tests/run.sh -n "sh tests/hygiene.sh" "sh tests/hygiene.sh --self-test"
+	@sh tests/hygiene.sh --both
 
 bare: ## a fresh clone passes `make test` with nothing but cc, make, sh and the usual small tools in PATH
 	@sh tests/bare.sh

@@ -3,6 +3,7 @@
 #
 #   tests/hygiene.sh [--quick] [--only CHECK] [HEADER...]   default: all netkit_*.h at top level
 #   tests/hygiene.sh --self-test                            every check must refuse its broken sample (tests/broken/*.sed)
+#   tests/hygiene.sh --both                                 first the one, then the other
 #
 # --quick leaves out what needs more than cc, sh, awk and sed. One line per check and header; what is wrong follows as file:line
 # where there is a line. The last line is `N passed, N failed`. Warnings are not failures; what cannot run is named SKIPPED.
@@ -37,6 +38,7 @@ while [ $# -gt 0 ]; do
         --quick)     quick=1 ;;
         --only)      only=$2; shift ;;
         --self-test) self=1 ;;
+        --both)      self=2 ;;
         -*)          echo "hygiene.sh: unknown option $1"; exit 1 ;;
         *)           break ;;
     esac
@@ -96,7 +98,7 @@ find_parts() {
 
 # Sets every variable a check may use. $1 = header
 load() {
-    H=$1 F=${1##*/} HD=$(cd "$(dirname "$1")" && pwd)
+    NESTED=0 H=$1 F=${1##*/} HD=$(cd "$(dirname "$1")" && pwd)
     N=${F#netkit_} N=${N%.h}
     U=$(echo "$N" | tr '[:lower:]' '[:upper:]')
     case $N in
@@ -109,6 +111,7 @@ load() {
     read -r DS DE IS IE IMPL_DEPTH <<PARTS
 $(find_parts "$CODE" "$U")
 PARTS
+    [ "$IS" -eq 0 ] || [ "$IS" -gt "$DE" ] || DE=$((IS - 1)) NESTED=1
 }
 
 code_part() { awk -v a="$1" -v b="$2" 'NR >= a && NR <= b { print NR ":" $0 }' "$CODE"; }
@@ -225,8 +228,8 @@ check_includes() {
 check_guard() {
     [ "$DS" -gt 0 ] || echo "$F: no #ifndef NETKIT_${U}_INCLUDED"
     [ "$IS" -gt 0 ] || echo "$F: no #ifdef NETKIT_${U}_IMPLEMENTATION"
-    [ "$IMPL_DEPTH" -le 1 ] || echo "$F:$IS: implementation lies inside another #if"
-    [ "$IS" -gt "$DE" ] || echo "$F:$IS: implementation begins before the declarations end (line $DE)"
+    [ "$NESTED" -eq 1 ] || [ "$IMPL_DEPTH" -le 1 ] || echo "$F:$IS: implementation lies inside another #if"
+    [ "$NESTED" -eq 0 ] || echo "$F:$IS: implementation begins before the declarations end"
     grep -q "^#ifndef NETKIT_${U}_IMPLEMENTED" "$CODE" || echo "$F:$IS: no #ifndef NETKIT_${U}_IMPLEMENTED"
     sed -n 1p "$H" | grep -q "^#if defined(NETKIT_IMPLEMENTATION) && !defined(NETKIT_${U}_IMPLEMENTATION)" ||
         echo "$F:1: the umbrella macro NETKIT_IMPLEMENTATION must be looked at first"
@@ -542,7 +545,7 @@ check_symbols() {
 check_late_include() {
     source_file late.c "#include <stdio.h>" "#define NETKIT_${U}_IMPLEMENTATION" "#include \"$F\""
     $CC -std=c99 -I "$HD" -fsyntax-only "$T/late.c" >"$T/log" 2>&1 && return
-    grep -q 'error.*first' "$T/log" || echo "$F: after <stdio.h> at c99 it fails without #error saying that it must come first"
+    grep -q 'first line' "$T/log" || echo "$F: after <stdio.h> at c99 it fails without #error saying that it must come first"
 }
 
 # ==== checks: more tools ========================================================================
@@ -711,7 +714,7 @@ run_checks() {
 }
 
 report() {
-    passed=0 failed=0 i=0
+    i=0
     while read -r check header; do
         i=$((i + 1))
         out=$tmp/job.$i.out
@@ -727,8 +730,6 @@ report() {
             printf 'ok    %-22s %s\n' "$check" "${header##*/}"
         fi
     done <"$tmp/jobs"
-    echo "$passed passed, $failed failed"
-    [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
 }
 
 # ==== self-test =================================================================================
@@ -780,15 +781,14 @@ self_worker() {
 }
 
 self_test() {
-    passed=0 failed=0
     echo >"$tmp/nothing.sed"
     lay_out "$tmp/good" "$tmp/nothing.sed"
     got=$(refused_by "$tmp/good")
     if [ -z "$got" ]; then
-        passed=1
+        passed=$((passed + 1))
         echo "ok    the whole sample is accepted"
     else
-        failed=1
+        failed=$((failed + 1))
         echo "FAIL  the whole sample is refused by: $got"
         cat "$tmp/good/out"
     fi
@@ -810,30 +810,31 @@ self_test() {
             sed 's/^/      /' "$out"
         fi
     done
-    for c in $text_checks $cc_checks $full_checks $suite_checks; do
-        c=${c%%:*}
+    for c in $(printf '%s\n' $text_checks $cc_checks $full_checks $suite_checks | sed 's/:.*//' | sort -u); do
         ls "$here/broken/$c.sed" "$here/broken/$c"-*.sed >"$tmp/samples" 2>/dev/null
         [ -s "$tmp/samples" ] || { failed=$((failed + 1)); echo "FAIL  check $c has no broken sample"; }
     done
     echo "self-test: $count checks rejected their sample"
-    echo "$passed passed, $failed failed"
-    [ "$failed" -eq 0 ]
 }
 
-if [ "$self" -eq 1 ]; then
-    self_test
-    exit
+# ==== here it begins ============================================================================
+
+passed=0 failed=0
+if [ "$self" -ne 1 ]; then
+    headers=$*
+    if [ -z "$headers" ]; then
+        cd "$top" || exit 1
+        for h in netkit_*.h; do [ -f "$h" ] && headers="$headers $h"; done
+        headers=${headers# }
+    fi
+    if [ -n "$headers" ]; then
+        run_checks
+        report
+    else
+        echo "hygiene.sh: no header"
+        failed=1
+    fi
 fi
-headers=$*
-if [ -z "$headers" ]; then
-    cd "$top" || exit 1
-    for h in netkit_*.h; do [ -f "$h" ] && headers="$headers $h"; done
-    headers=${headers# }
-fi
-if [ -z "$headers" ]; then
-    echo "hygiene.sh: no header"
-    echo "0 passed, 1 failed"
-    exit 1
-fi
-run_checks
-report
+[ "$self" -eq 0 ] || self_test
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -1,4 +1,6 @@
+# full
+# also: std
 s/^    int total;/&\
-#if __STDC_VERSION__ >= 201112L\
-    int total;\
+#if defined(__STDC_VERSION__) \&\& __STDC_VERSION__ >= 201112L\
+&\
 #endif/

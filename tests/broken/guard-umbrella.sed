@@ -1,2 +1,2 @@
 1s/.*/#ifdef NETKIT_IMPLEMENTATION/
-# also: impl_twice
+2s/.*/    #define NETKIT_SAMPLE_IMPLEMENTATION/

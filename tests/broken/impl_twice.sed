@@ -1,2 +1,3 @@
-/NETKIT_SAMPLE_IMPLEMENTED/d
 # also: guard macros_impl
+s/^#ifndef NETKIT_SAMPLE_IMPLEMENTED.*/#if 1/
+/^#define NETKIT_SAMPLE_IMPLEMENTED/d

@@ -1,0 +1,3 @@
+# The declarations are C++ to C++.
+# full
+s/^extern "C" {/extern "C++" {/

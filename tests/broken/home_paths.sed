@@ -1,0 +1,1 @@
+s|^    counts\.|    counts, see /home/someone/notes.|

@@ -1,0 +1,2 @@
+s/^#ifndef NETKIT_SAMPLE_ASSERT/#undef NETKIT_SAMPLE_ASSERT\
+&/

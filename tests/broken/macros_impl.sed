@@ -1,0 +1,1 @@
+/^#undef NKSAMPLE_P_CLAMP/d

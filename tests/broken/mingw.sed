@@ -1,0 +1,2 @@
+# full
+s/^#if defined(_WIN32)/#if 0/

@@ -1,0 +1,2 @@
+s/nksample_p_put16/put16/g
+# also: shared
