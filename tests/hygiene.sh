@@ -124,6 +124,8 @@ api_names() {
 
 # ==== helpers for checks that compile ===========================================================
 
+# -fsyntax-only is for declarations: gcc speaks of unused functions only when it makes an object.
+
 # try LABEL COMMAND...: silent if it works; else one line, and the beginning of what was said
 try() {
     label=$1
@@ -392,7 +394,7 @@ check_c11() {
     impl_source
     source_file decl.c "#include \"$F\"" "typedef int not_empty;"
     try "declarations, c11" $CC -std=c11 $warn -I "$HD" -fsyntax-only "$T/decl.c"
-    try "implementation, c11" $CC -std=c11 $warn -I "$HD" -fsyntax-only "$T/own.c"
+    try "implementation, c11" $CC -std=c11 $warn -I "$HD" -c "$T/own.c" -o "$T/own.o"
 }
 
 check_decl_then_impl() {
@@ -459,14 +461,14 @@ check_slices() {
     all=
     for s in $names; do
         all="$all -D$s"
-        try "-D$s" $CC -std=c99 $warn "-D$s" -I "$HD" -fsyntax-only "$T/own.c"
+        try "-D$s" $CC -std=c99 $warn "-D$s" -I "$HD" -c "$T/own.c" -o "$T/own.o"
     done
-    [ -z "$all" ] || try "$all" $CC -std=c99 $warn $all -I "$HD" -fsyntax-only "$T/own.c"
+    [ -z "$all" ] || try "$all" $CC -std=c99 $warn $all -I "$HD" -c "$T/own.c" -o "$T/own.o"
 }
 
 check_ndebug() {
     impl_source
-    try "-DNDEBUG" $CC -std=c99 $warn -DNDEBUG -I "$HD" -fsyntax-only "$T/own.c"
+    try "-DNDEBUG" $CC -std=c99 $warn -DNDEBUG -I "$HD" -c "$T/own.c" -o "$T/own.o"
 }
 
 check_hooks() {
@@ -561,7 +563,7 @@ check_std() { # COMPILER STANDARD
     try "declarations, $1 $2" "$1" -x $lang "-std=$2" $warn -I "$HD" -fsyntax-only "$T/decl.c"
     case $2 in
         c99 | c++11) try "implementation, $1 $2 -O2" "$1" -x $lang "-std=$2" $warn -O2 -I "$HD" -c "$T/own.c" -o "$T/own.o" ;;
-        *)           try "implementation, $1 $2" "$1" -x $lang "-std=$2" $warn -I "$HD" -fsyntax-only "$T/own.c" ;;
+        *)           try "implementation, $1 $2" "$1" -x $lang "-std=$2" $warn -I "$HD" -c "$T/own.c" -o "$T/own.o" ;;
     esac
 }
 
@@ -592,7 +594,7 @@ check_mingw() { # MACHINE
         grep -q '#error' "$T/log" || echo "$F: after windows.h the implementation fails without #error saying why"
     fi
     have "$1-w64-mingw32-g++" || { skip "$1-w64-mingw32-g++: not installed"; return; }
-    try "implementation, mingw C++" "$1-w64-mingw32-g++" -x c++ -std=c++11 $warn -I "$HD" -fsyntax-only "$T/own.c"
+    try "implementation, mingw C++" "$1-w64-mingw32-g++" -x c++ -std=c++11 $warn -I "$HD" -c "$T/own.c" -o "$T/own.o"
 }
 
 # ==== checks over all headers ===================================================================
@@ -647,7 +649,7 @@ check_unity() {
     done
     for order in "$forward" "$backward"; do
         { echo "#define NETKIT_IMPLEMENTATION"; printf '#include "%s"\n' $order; } >"$T/unity.c"
-        try "all in one unit:$order" $CC -std=c99 $warn -I "$HD" -fsyntax-only "$T/unity.c"
+        try "all in one unit:$order" $CC -std=c99 $warn -I "$HD" -c "$T/unity.c" -o "$T/unity.o"
     done
 }
 
