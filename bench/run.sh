@@ -469,7 +469,7 @@ count_all() {
 
 rss_of() { awk '/^VmRSS:/ { print $2 * 1024 }' "/proc/$1/status"; }
 
-# hold_idle ADDR COUNT: opens connections and leaves them open; sets HELD, HOLDER. let_go closes them.
+# hold_idle ADDR COUNT: opens connections that stay open; sets HELD, HOLDER. let_go closes them.
 hold_idle() {
     rm -f "$TMP/hold"
     mkfifo "$TMP/hold"
