@@ -347,7 +347,7 @@ check_banned_calls() {
     has("malloc|calloc|realloc|free|strdup|aligned_alloc|posix_memalign") && fn !~ /alloc/ { bad("memory that does not pass the allocator hook") }
     has("printf|fprintf|vfprintf|puts|fputs|putchar|perror") && fn !~ /log_stderr/ { bad("prints") }
     has("exit|_exit|abort|quick_exit|atexit|system|popen") { bad("takes the process away from its owner") }
-    has("signal|sigaction|sigprocmask|pthread_sigmask|raise|kill") { bad("signals belong to the program") }
+    has("signal|sigaction|sigprocmask|raise|kill") { bad("signals belong to the program") }
     has("strcpy|strcat|sprintf|vsprintf|gets|strtok|alloca") { bad("no bounds") }
     has("isalpha|isdigit|isalnum|isxdigit|isspace|isupper|islower|isprint|ispunct|tolower|toupper|strcasecmp|strncasecmp|atoi|atol|atof|strtod") {
         bad("locale or overflow decides the result")
@@ -366,13 +366,14 @@ check_privates() {
         sub(/^[ \t]*#[ \t]*define[ \t]+/, "", t)
         sub(/[^A-Za-z0-9_].*/, "", t)
         if (index(t, PU) == 1 || index(t, "NETKIT_" U "_") == 1) next
-        if (t ~ /^(_GNU_SOURCE|WIN32_LEAN_AND_MEAN|NOMINMAX|_DARWIN_C_SOURCE|__BSD_VISIBLE)$/) next
+        if (t ~ /^(_GNU_SOURCE|WIN32_LEAN_AND_MEAN|NOMINMAX|_FILE_OFFSET_BITS|_DARWIN_C_SOURCE|__BSD_VISIBLE)$/) next
         report("macro", t)
     }
     /^(typedef[ \t]+)?(struct|union|enum)[ \t]+[A-Za-z_]/ {
         t = $0
         sub(/^(typedef[ \t]+)?(struct|union|enum)[ \t]+/, "", t)
         rest = t
+        if (/^typedef/ && t !~ /[{]/) sub(/^[A-Za-z0-9_]+[ \t*]+/, "", t) # typedef struct iovec OURS; names only the second
         sub(/[^A-Za-z0-9_].*/, "", t)
         if (index(t, P) != 1 && t "_" != P && rest !~ /[(=]/) report("type", t)
     }
@@ -523,7 +524,7 @@ check_macros_impl() {
     /^#undef / { delete live[$2] }
     END { for (t in live) print t }' "$T/log" | sort >"$T/live"
     grep -q "^NETKIT_${U}_IMPLEMENTED$" "$T/live" || echo "$F: NETKIT_${U}_IMPLEMENTED is not defined"
-    grep -v -e "^NETKIT_${U}_" -e "^${PU}" -e '^_GNU_SOURCE$' "$T/live" | sed "s/^/$F: the implementation leaves behind /"
+    grep -v -e "^NETKIT_${U}_" -e "^${PU}" -e '^_GNU_SOURCE$' -e '^_FILE_OFFSET_BITS$' "$T/live" | sed "s/^/$F: the implementation leaves behind /"
     grep -e "^${PU}P_" "$T/live" | sed "s/^/$F: private macro without #undef at the end: /"
 }
 
@@ -656,7 +657,7 @@ check_unity() {
 # No file of the repository names a directory of the machine it was written on.
 check_home_paths() {
     dir=$(cd "$(dirname "${headers%% *}")" && pwd)
-    homes='/(home|Users)/[a-z]|/roo[t]/|[A-Z]:\\Users\\'
+    homes='(^|[^A-Za-z0-9_.$}{/-])/((home|Users)/[a-z]|roo[t]/)|[A-Z]:\\Users\\'
     mine=$(printf '%s\n' "$dir" "${HOME:-}" | awk 'length($0) > 6 && split($0, a, "/") > 2')
     (
         cd "$dir" || exit
