@@ -100,7 +100,11 @@ int main(int argc, char** argv) {
 #else
     printf("compiler=other");
 #endif
-    printf(" simd=%d\n", NKHTTP_P_SIMD);
+#ifdef NETKIT_HTTP_NO_SIMD
+    printf(" vectors=off\n");
+#else
+    printf(" vectors=on\n");
+#endif
     head_case("tiny", tiny, sizeof tiny - 1, seconds);
     head_case("wrk", wrk, sizeof wrk - 1, seconds);
     head_case("post", curl_post, sizeof curl_post - 1, seconds);

@@ -416,6 +416,7 @@ static const long_example long_examples[] = {
     { "SZ-01", POST HOST "Content-Length: 1000000\r\n\r\n", "z", 1000000, "", "200[#1000000]" },
     // past 100 KB, framing may not be more than three quarters of all
     { "one-byte chunks", POST HOST TE "\r\n", "1\r\na\r\n", 30000, END, "400 close" },
+    { "seven to two", POST HOST TE "\r\n", "2;a\r\nab\r\n", 30000, END, "400 close" },
     { "two-byte chunks", POST HOST TE "\r\n", "2\r\nab\r\n", 30000, END, "200[#60000]" },
     { "long extensions", POST HOST TE "\r\n", "1;aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\na\r\n", 5000, END,
       "400 close" },
@@ -959,7 +960,8 @@ TEST(chunked_errors_stay) {
     CHECK_INT(nkhttp_chunked_next(&c, "abX", 3, &used, &data), NKHTTP_CHUNK_DATA);
     CHECK_INT(used, 2);
     CHECK_INT(nkhttp_chunked_next(&c, "X", 1, &used, &data), NKHTTP_ERR_CHUNK);
-    CHECK_INT(nkhttp_chunked_next(&c, "\r\n", 2, &used, &data), NKHTTP_ERR_CHUNK);
+    CHECK_INT(nkhttp_chunked_next(&c, "\r\n" END, 7, &used, &data), NKHTTP_ERR_CHUNK);
+    CHECK_INT(nkhttp_chunked_next(&c, END, 5, &used, &data), NKHTTP_ERR_CHUNK);
     CHECK_INT(used, 0);
 }
 
