@@ -3,7 +3,8 @@
 #endif
 #if defined(NETKIT_LOOP_IMPLEMENTATION) && !defined(NETKIT_LOOP_IMPLEMENTED)
     #ifndef _GNU_SOURCE
-        #define _GNU_SOURCE 1 // the first system header settles what the others declare; harmless where it means nothing
+        // the first system header settles what the others declare; harmless where it means nothing
+        #define _GNU_SOURCE 1
     #endif
     #ifndef _FILE_OFFSET_BITS
         #define _FILE_OFFSET_BITS 64 // files over 2 GiB on 32-bit systems
@@ -11,7 +12,8 @@
 #endif
 #ifndef NETKIT_LOOP_INCLUDED
 #define NETKIT_LOOP_INCLUDED 1
-/*  netkit_loop.h -- event loop: sockets, timers, wake-ups, worker pool.  v0.1.0  MIT or public domain (end of file)  */
+/*  netkit_loop.h -- event loop: sockets, timers, wake-ups,
+    worker pool.  v0.1.0  MIT or public domain (end of file)  */
 #include <stddef.h>
 #include <stdint.h>
 #define NETKIT_LOOP_VERSION 100 // 0.1.0 = major * 10000 + minor * 100 + patch
@@ -71,14 +73,19 @@ typedef struct nkloop_listener { uint64_t id; } nkloop_listener;
 typedef struct nkloop_timer    { uint64_t id; } nkloop_timer;
 typedef struct nkloop_watch    { uint64_t id; } nkloop_watch;
 
-// new_size 0 frees, ptr 0 allocates, else reallocates; NULL means out of memory. Called from any thread that posts or uses a pool.
+// new_size 0 frees, ptr 0 allocates, else reallocates; NULL means out of memory. Called from any
+// thread that posts or uses a pool.
 typedef void* (*nkloop_alloc_fn)(void* user, void* ptr, size_t old_size, size_t new_size);
-typedef void  (*nkloop_log_fn)  (void* user, int level, const char* where, const char* text); // text valid during the call
+// text valid during the call
+typedef void  (*nkloop_log_fn)  (void* user, int level, const char* where, const char* text);
 enum { NKLOOP_LOG_ERROR = 1, NKLOOP_LOG_WARN = 2, NKLOOP_LOG_INFO = 3, NKLOOP_LOG_DEBUG = 4 };
-enum { NKLOOP_BACKEND_DEFAULT = 0, NKLOOP_BACKEND_EPOLL = 1, NKLOOP_BACKEND_KQUEUE = 2, NKLOOP_BACKEND_POLL = 3, NKLOOP_BACKEND_WSAPOLL = 4 };
+enum { NKLOOP_BACKEND_DEFAULT = 0, NKLOOP_BACKEND_EPOLL = 1, NKLOOP_BACKEND_KQUEUE = 2,
+    NKLOOP_BACKEND_POLL = 3, NKLOOP_BACKEND_WSAPOLL = 4 };
 
 typedef struct nkloop_desc {
-    uint32_t max_streams;       // most open streams, listeners and watches together, default 65536; slabs of 256 slots are added as needed
+    // most open streams, listeners and watches together, default 65536; slabs of 256 slots are
+    // added as needed
+    uint32_t max_streams;
     uint32_t rx_bytes;          // most unread bytes kept per stream, default 64 KiB
     uint32_t tx_bytes;          // most unsent bytes per stream before a write says FULL, default 256 KiB
     uint32_t read_quantum;      // most bytes taken from one stream per turn, default 64 KiB
@@ -95,40 +102,57 @@ typedef struct nkloop_desc {
 // Whoever holds a stream's protocol slot owns its bytes. All members but on_data and on_close may be NULL.
 typedef struct nkloop_proto {
     const char* name;           // for logs
-    // Returns how many of the n bytes were consumed; the rest is offered again with more behind it, or at once if something was consumed.
+    // Returns how many of the n bytes were consumed; the rest is offered again with more behind it,
+    // or at once if something was consumed.
     // The bytes may be changed in place. They are valid during the call only.
     size_t (*on_data) (void* self, nkloop* L, nkloop_stream s, uint8_t* bytes, size_t n);
-    void   (*on_drain)(void* self, nkloop* L, nkloop_stream s);          // after a write said FULL (or most of the queue stayed unsent): a quarter of tx_bytes or less is left
-    void   (*on_close)(void* self, nkloop* L, nkloop_stream s, int why); // exactly once, last, whoever closed; NKLOOP_OK if it was you
-    void   (*on_eof)  (void* self, nkloop* L, nkloop_stream s);          // the peer will send no more but may still read; NULL: nkloop_finish
-    void   (*on_open) (void* self, nkloop* L, nkloop_stream s);          // a dialled stream is connected (a failed one gets on_close only)
-    void   (*on_alarm)(void* self, nkloop* L, nkloop_stream s);          // nkloop_set_alarm ran out; NULL: close with NKLOOP_ERR_TIMEOUT
+    // after a write said FULL (or most of the queue stayed unsent): a quarter of tx_bytes or less
+    // is left
+    void   (*on_drain)(void* self, nkloop* L, nkloop_stream s);
+    // exactly once, last, whoever closed; NKLOOP_OK if it was you
+    void   (*on_close)(void* self, nkloop* L, nkloop_stream s, int why);
+    // the peer will send no more but may still read; NULL: nkloop_finish
+    void   (*on_eof)  (void* self, nkloop* L, nkloop_stream s);
+    // a dialled stream is connected (a failed one gets on_close only)
+    void   (*on_open) (void* self, nkloop* L, nkloop_stream s);
+    // nkloop_set_alarm ran out; NULL: close with NKLOOP_ERR_TIMEOUT
+    void   (*on_alarm)(void* self, nkloop* L, nkloop_stream s);
 } nkloop_proto;
 
-// A filter changes the bytes between the socket and the protocol: TLS, compression, a test double. It never sees the socket.
-// Consume from the front with memmove and a smaller len; append behind len, at most up to cap. Every buffer has a cap of NKLOOP_WIRE_BYTES;
+// A filter changes the bytes between the socket and the protocol: TLS, compression, a test double.
+// It never sees the socket.
+// Consume from the front with memmove and a smaller len; append behind len, at most up to cap.
+// Every buffer has a cap of NKLOOP_WIRE_BYTES;
 // a full output buffer means: return, the loop carries it away and calls again.
 enum { NKLOOP_WIRE_BYTES = 20 * 1024 - 64 };                   // one TLS record of 16 KiB and its overhead fit
 typedef struct nkloop_buf  { uint8_t* data; size_t len, cap; } nkloop_buf;
 typedef struct nkloop_wire { nkloop_buf wire_rx, plain_rx, plain_tx, wire_tx; } nkloop_wire;
-enum { NKLOOP_FILTER_OK = 0, NKLOOP_FILTER_HANDSHAKING = 1, NKLOOP_FILTER_EOF = 2 }; // or < 0: the stream is closed after wire_tx is out
+// or < 0: the stream is closed after wire_tx is out
+enum { NKLOOP_FILTER_OK = 0, NKLOOP_FILTER_HANDSHAKING = 1, NKLOOP_FILTER_EOF = 2 };
 typedef struct nkloop_filter {
     const char* name;
     int  (*start)(void* self, nkloop_wire* w);                 // once; a client may fill wire_tx
-    int  (*in)   (void* self, nkloop_wire* w);                 // wire_rx -> plain_rx, may fill wire_tx; EOF: the peer ended its side cleanly
+    // wire_rx -> plain_rx, may fill wire_tx; EOF: the peer ended its side cleanly
+    int  (*in)   (void* self, nkloop_wire* w);
     int  (*out)  (void* self, nkloop_wire* w);                 // plain_tx -> wire_tx
-    void (*stop) (void* self, nkloop_wire* w);                 // last words into wire_tx (close_notify); releases self. w is NULL if the stream is already gone
+    // last words into wire_tx (close_notify); releases self. w is NULL if the stream is already
+    // gone
+    void (*stop) (void* self, nkloop_wire* w);
 } nkloop_filter;
 
 // ---- life and time ----------------------------------------------------------------------------
 NETKIT_LOOP_API int      nkloop_create(nkloop** out, const nkloop_desc* desc);   // NULL desc: all defaults
-NETKIT_LOOP_API void     nkloop_destroy(nkloop* L);                  // on_close(NKLOOP_ERR_SHUTDOWN) for everything open; runs what was posted; never inside a callback
+// on_close(NKLOOP_ERR_SHUTDOWN) for everything open; runs what was posted; never inside a callback
+NETKIT_LOOP_API void     nkloop_destroy(nkloop* L);
 NETKIT_LOOP_API uint64_t nkloop_now_ns(const nkloop* L);             // monotonic, sampled at least once per turn
-NETKIT_LOOP_API int      nkloop_os_error(const nkloop* L);           // errno or WSA code of the last failed system call
+// errno or WSA code of the last failed system call
+NETKIT_LOOP_API int      nkloop_os_error(const nkloop* L);
 NETKIT_LOOP_API int      nkloop_backend(const nkloop* L);            // NKLOOP_BACKEND_... in use
-NETKIT_LOOP_API void*    nkloop_alloc(nkloop* L, void* ptr, size_t old_size, size_t new_size); // the loop's allocator, for protocols on it
+// the loop's allocator, for protocols on it
+NETKIT_LOOP_API void*    nkloop_alloc(nkloop* L, void* ptr, size_t old_size, size_t new_size);
 NETKIT_LOOP_API void     nkloop_log(nkloop* L, int level, const char* where, const char* text); // the loop's log hook
-NETKIT_LOOP_API void     nkloop_log_stderr(void* user, int level, const char* where, const char* text); // a ready-made log_fn
+// a ready-made log_fn
+NETKIT_LOOP_API void     nkloop_log_stderr(void* user, int level, const char* where, const char* text);
 
 // ---- three ways to drive it -------------------------------------------------------------------
 typedef struct nkloop_turn {
@@ -136,13 +160,19 @@ typedef struct nkloop_turn {
     uint32_t pending;           // how many are known but were left for the next call (budget spent)
     int      timeout_ms;        // until the next timer; -1 none; 0 if something is pending
 } nkloop_turn;
-NETKIT_LOOP_API nkloop_turn nkloop_pump(nkloop* L, uint32_t budget_us); // never sleeps; starts no new work once the budget is spent, but serves at least one event
-NETKIT_LOOP_API nkloop_turn nkloop_wait(nkloop* L, int timeout_ms);  // sleeps until there is work, at most timeout_ms (-1: for ever)
-NETKIT_LOOP_API int      nkloop_run(nkloop* L);                      // nkloop_wait until nkloop_stop, which may have come before; returns NKLOOP_OK
+// never sleeps; starts no new work once the budget is spent, but serves at least one event
+NETKIT_LOOP_API nkloop_turn nkloop_pump(nkloop* L, uint32_t budget_us);
+// sleeps until there is work, at most timeout_ms (-1: for ever)
+NETKIT_LOOP_API nkloop_turn nkloop_wait(nkloop* L, int timeout_ms);
+// nkloop_wait until nkloop_stop, which may have come before; returns NKLOOP_OK
+NETKIT_LOOP_API int      nkloop_run(nkloop* L);
 NETKIT_LOOP_API void     nkloop_stop(nkloop* L);                     // any thread, any signal handler
-NETKIT_LOOP_API void     nkloop_flush(nkloop* L);                    // sends what was written this turn now instead of at its end
-NETKIT_LOOP_API int      nkloop_on_thread(const nkloop* L);              // any thread: 1 if the caller is the thread that drives the loop
-NETKIT_LOOP_API nkloop_fd nkloop_poll_fd(const nkloop* L);           // readable when there is work: nest it in a foreign loop; NKLOOP_NO_FD with poll
+// sends what was written this turn now instead of at its end
+NETKIT_LOOP_API void     nkloop_flush(nkloop* L);
+// any thread: 1 if the caller is the thread that drives the loop
+NETKIT_LOOP_API int      nkloop_on_thread(const nkloop* L);
+// readable when there is work: nest it in a foreign loop; NKLOOP_NO_FD with poll
+NETKIT_LOOP_API nkloop_fd nkloop_poll_fd(const nkloop* L);
 NETKIT_LOOP_API int      nkloop_timeout_ms(const nkloop* L);         // how long a foreign loop may sleep; -1 for ever
 
 // ---- other threads ----------------------------------------------------------------------------
@@ -153,15 +183,20 @@ typedef struct nkloop_job {
     void* user;
     struct nkloop_job* next;    // private
 } nkloop_job;
-NETKIT_LOOP_API int      nkloop_post(nkloop* L, void (*fn)(void* user), void* user); // any thread: fn runs on the loop's thread, in order of posting; NOMEM is the one failure
-NETKIT_LOOP_API void     nkloop_post_job(nkloop* L, nkloop_job* job);            // the same without allocation: job->done(job->user); cannot fail
+// any thread: fn runs on the loop's thread, in order of posting; NOMEM is the one failure
+NETKIT_LOOP_API int      nkloop_post(nkloop* L, void (*fn)(void* user), void* user);
+// the same without allocation: job->done(job->user); cannot fail
+NETKIT_LOOP_API void     nkloop_post_job(nkloop* L, nkloop_job* job);
 typedef struct nkloop_pool nkloop_pool;
 NETKIT_LOOP_API int      nkloop_pool_create(nkloop_pool** out, nkloop* L, uint32_t threads); // loop's thread
-NETKIT_LOOP_API void     nkloop_pool_submit(nkloop_pool* pool, nkloop_job* job); // any thread; job->run on a worker, then job->done on the loop
-NETKIT_LOOP_API void     nkloop_pool_destroy(nkloop_pool* pool);     // loop's thread, before nkloop_destroy: queued jobs are run, then done() of each
+// any thread; job->run on a worker, then job->done on the loop
+NETKIT_LOOP_API void     nkloop_pool_submit(nkloop_pool* pool, nkloop_job* job);
+// loop's thread, before nkloop_destroy: queued jobs are run, then done() of each
+NETKIT_LOOP_API void     nkloop_pool_destroy(nkloop_pool* pool);
 
 // ---- streams ----------------------------------------------------------------------------------
-// Addresses: "127.0.0.1:80", "[::1]:80", ":80" and "*:80" (any address, listen only), "localhost:80", "unix:/path", "unix:@abstract" (Linux); names only in dial.
+// Addresses: "127.0.0.1:80", "[::1]:80", ":80" and "*:80" (any address, listen only),
+// "localhost:80", "unix:/path", "unix:@abstract" (Linux); names only in dial.
 typedef struct nkloop_dial_desc {
     const char* address;        // copied
     int      timeout_ms;        // for names, connecting and all addresses tried together; default 10000, -1 none
@@ -177,46 +212,74 @@ typedef struct nkloop_listen_desc {
     int      reuse_port;        // 1: several loops may listen on the same port, the kernel spreads connections
     int      disable_nodelay;   // 1: leave Nagle's algorithm on for accepted streams
     int      ipv6_only;         // 1: a listener on [::] does not take IPv4
-    int      adopt_fd;          // 1: fd below is a listening socket opened by someone else (socket activation); given to us
+    // 1: fd below is a listening socket opened by someone else (socket activation); given to us
+    int      adopt_fd;
     nkloop_fd fd;
     uint32_t unix_mode;         // permission bits of a Unix socket's file, e.g. 0600; default as umask says
-    void   (*on_accept)(void* user, nkloop* L, nkloop_stream s); // call nkloop_set_proto here, or the stream is closed
+    // call nkloop_set_proto here, or the stream is closed
+    void   (*on_accept)(void* user, nkloop* L, nkloop_stream s);
     void*    user;
 } nkloop_listen_desc;
 NETKIT_LOOP_API int      nkloop_dial  (nkloop* L, const nkloop_dial_desc* desc, nkloop_stream* out);
 NETKIT_LOOP_API int      nkloop_listen(nkloop* L, const nkloop_listen_desc* desc, nkloop_listener* out);
-NETKIT_LOOP_API int      nkloop_adopt (nkloop* L, nkloop_fd fd, const nkloop_proto* proto, void* self, nkloop_stream* out); // a connected socket; given to us, unless it fails
+// a connected socket; given to us, unless it fails
+NETKIT_LOOP_API int      nkloop_adopt (nkloop* L, nkloop_fd fd, const nkloop_proto* proto,
+                                       void* self, nkloop_stream* out);
 NETKIT_LOOP_API void     nkloop_listener_close(nkloop* L, nkloop_listener l);   // harmless when stale
-NETKIT_LOOP_API int      nkloop_listener_pause(nkloop* L, nkloop_listener l, int paused); // connections wait in the backlog
-NETKIT_LOOP_API int      nkloop_listener_address(nkloop* L, nkloop_listener l, char* out, size_t cap); // "127.0.0.1:8080"; length or error
-NETKIT_LOOP_API int      nkloop_write (nkloop* L, nkloop_stream s, const void* bytes, size_t n); // copied, all or nothing: FULL if more than tx_bytes would wait
-// Not copied: kept until release_fn(release_user) is called, exactly once, later. On error it is not called. Accepted while fewer than tx_bytes wait.
-NETKIT_LOOP_API int      nkloop_write_ref(nkloop* L, nkloop_stream s, const void* bytes, size_t n, void (*release_fn)(void* user), void* release_user);
-// n bytes of an open regular file (POSIX descriptor, Windows HANDLE) from offset, by sendfile where there is one; else as nkloop_write_ref.
-NETKIT_LOOP_API int      nkloop_write_file(nkloop* L, nkloop_stream s, nkloop_fd file, uint64_t offset, uint64_t n, void (*release_fn)(void* user), void* release_user);
+// connections wait in the backlog
+NETKIT_LOOP_API int      nkloop_listener_pause(nkloop* L, nkloop_listener l, int paused);
+// "127.0.0.1:8080"; length or error
+NETKIT_LOOP_API int      nkloop_listener_address(nkloop* L, nkloop_listener l, char* out, size_t cap);
+// copied, all or nothing: FULL if more than tx_bytes would wait
+NETKIT_LOOP_API int      nkloop_write (nkloop* L, nkloop_stream s, const void* bytes, size_t n);
+// Not copied: kept until release_fn(release_user) is called, exactly once, later. On error it is
+// not called. Accepted while fewer than tx_bytes wait.
+NETKIT_LOOP_API int      nkloop_write_ref(nkloop* L, nkloop_stream s, const void* bytes, size_t n,
+                                          void (*release_fn)(void* user), void* release_user);
+// n bytes of an open regular file (POSIX descriptor, Windows HANDLE) from offset, by sendfile where
+// there is one; else as nkloop_write_ref.
+NETKIT_LOOP_API int      nkloop_write_file(nkloop* L, nkloop_stream s, nkloop_fd file,
+                                  uint64_t offset, uint64_t n, void (*release_fn)(void* user), void* release_user);
 enum { NKLOOP_RESERVE_MAX = 3072 };                                  // bytes
-NETKIT_LOOP_API int      nkloop_reserve(nkloop* L, nkloop_stream s, size_t n, uint8_t** out); // room for n bytes in the queue itself (n <= NKLOOP_RESERVE_MAX), until the next call on s
-NETKIT_LOOP_API int      nkloop_commit (nkloop* L, nkloop_stream s, size_t used);   // makes the first `used` of them written
-NETKIT_LOOP_API int      nkloop_finish(nkloop* L, nkloop_stream s);  // close when all is sent: half-close, discard what the peer still sends for linger_ms, close
-NETKIT_LOOP_API void     nkloop_close (nkloop* L, nkloop_stream s);  // close now; on_close follows before the turn ends; harmless when stale
-NETKIT_LOOP_API int      nkloop_pause (nkloop* L, nkloop_stream s, int paused);     // no reading, no on_data: TCP pushes back
-NETKIT_LOOP_API int      nkloop_set_proto(nkloop* L, nkloop_stream s, const nkloop_proto* proto, void* self); // hand over, unread bytes included; the old one hears nothing more
-NETKIT_LOOP_API int      nkloop_set_filter(nkloop* L, nkloop_stream s, const nkloop_filter* filter, void* self); // self given to us on success; unread bytes go through it
-NETKIT_LOOP_API void*    nkloop_filter_self(nkloop* L, nkloop_stream s, const nkloop_filter* filter); // self if that filter is set, else NULL
-NETKIT_LOOP_API int      nkloop_set_timeout(nkloop* L, nkloop_stream s, uint32_t idle_ms);  // close with TIMEOUT after idle_ms without a byte in or out; 0 off; at most 24 days
-NETKIT_LOOP_API int      nkloop_set_alarm(nkloop* L, nkloop_stream s, uint32_t after_ms);   // on_alarm once, after_ms from now; replaces the last; 0 off; at most 24 days
+// room for n bytes in the queue itself (n <= NKLOOP_RESERVE_MAX), until the next call on s
+NETKIT_LOOP_API int      nkloop_reserve(nkloop* L, nkloop_stream s, size_t n, uint8_t** out);
+// makes the first `used` of them written
+NETKIT_LOOP_API int      nkloop_commit (nkloop* L, nkloop_stream s, size_t used);
+// close when all is sent: half-close, discard what the peer still sends for linger_ms, close
+NETKIT_LOOP_API int      nkloop_finish(nkloop* L, nkloop_stream s);
+// close now; on_close follows before the turn ends; harmless when stale
+NETKIT_LOOP_API void     nkloop_close (nkloop* L, nkloop_stream s);
+// no reading, no on_data: TCP pushes back
+NETKIT_LOOP_API int      nkloop_pause (nkloop* L, nkloop_stream s, int paused);
+// hand over, unread bytes included; the old one hears nothing more
+NETKIT_LOOP_API int      nkloop_set_proto(nkloop* L, nkloop_stream s, const nkloop_proto* proto, void* self);
+// self given to us on success; unread bytes go through it
+NETKIT_LOOP_API int      nkloop_set_filter(nkloop* L, nkloop_stream s, const nkloop_filter* filter, void* self);
+// self if that filter is set, else NULL
+NETKIT_LOOP_API void*    nkloop_filter_self(nkloop* L, nkloop_stream s, const nkloop_filter* filter);
+// close with TIMEOUT after idle_ms without a byte in or out; 0 off; at most 24 days
+NETKIT_LOOP_API int      nkloop_set_timeout(nkloop* L, nkloop_stream s, uint32_t idle_ms);
+// on_alarm once, after_ms from now; replaces the last; 0 off; at most 24 days
+NETKIT_LOOP_API int      nkloop_set_alarm(nkloop* L, nkloop_stream s, uint32_t after_ms);
 NETKIT_LOOP_API size_t   nkloop_unsent(nkloop* L, nkloop_stream s);  // bytes written and not yet taken by the kernel
 NETKIT_LOOP_API int      nkloop_alive(nkloop* L, nkloop_stream s);   // 1 unless stale or closing
-NETKIT_LOOP_API int      nkloop_peer_address (nkloop* L, nkloop_stream s, char* out, size_t cap); // "127.0.0.1:1234", "[::1]:80", "unix:"; length or error
+// "127.0.0.1:1234", "[::1]:80", "unix:"; length or error
+NETKIT_LOOP_API int      nkloop_peer_address (nkloop* L, nkloop_stream s, char* out, size_t cap);
 NETKIT_LOOP_API int      nkloop_local_address(nkloop* L, nkloop_stream s, char* out, size_t cap);
-NETKIT_LOOP_API nkloop_fd nkloop_stream_fd(nkloop* L, nkloop_stream s); // for socket options and credentials; stays ours
+// for socket options and credentials; stays ours
+NETKIT_LOOP_API nkloop_fd nkloop_stream_fd(nkloop* L, nkloop_stream s);
 
 // ---- timers and watches -----------------------------------------------------------------------
-// Milliseconds, at most 24 days. every_ms 0: once. A timer may stop itself or others in fn; late ticks are not made up for.
-NETKIT_LOOP_API int      nkloop_timer_start(nkloop* L, uint32_t after_ms, uint32_t every_ms, void (*fn)(void* user), void* user, nkloop_timer* out); // out may be NULL
+// Milliseconds, at most 24 days. every_ms 0: once. A timer may stop itself or others in fn; late
+// ticks are not made up for.
+// out may be NULL
+NETKIT_LOOP_API int      nkloop_timer_start(nkloop* L, uint32_t after_ms, uint32_t every_ms,
+                                            void (*fn)(void* user), void* user, nkloop_timer* out);
 NETKIT_LOOP_API void     nkloop_timer_stop (nkloop* L, nkloop_timer t); // harmless when stale
 enum { NKLOOP_READ = 1, NKLOOP_WRITE = 2, NKLOOP_HANGUP = 4 };       // HANGUP is reported, never asked for
-NETKIT_LOOP_API int      nkloop_watch_open (nkloop* L, nkloop_fd fd, int events, void (*fn)(void* user, int events), void* user, nkloop_watch* out); // fd stays yours; level-triggered
+// fd stays yours; level-triggered
+NETKIT_LOOP_API int      nkloop_watch_open (nkloop* L, nkloop_fd fd, int events,
+                                            void (*fn)(void* user, int events), void* user, nkloop_watch* out);
 NETKIT_LOOP_API int      nkloop_watch_change(nkloop* L, nkloop_watch w, int events);
 NETKIT_LOOP_API void     nkloop_watch_close(nkloop* L, nkloop_watch w); // before you close fd; harmless when stale
 
@@ -241,13 +304,15 @@ NETKIT_LOOP_API void     nkloop_get_stats(const nkloop* L, nkloop_stats* out);
 #define NETKIT_LOOP_IMPLEMENTED 1
 /*  ROOMS   @config @types @os @atomic @arena @slots @wheel @chunks @epoll @kqueue @poll @address
             @interest @closing @sending @filter @reading @listen @dial @stream @watch @post @pool @resolve @turn @life
-    PLEASE KEEP THE STRUCTURE INTACT: new code goes into the right room or founds one. Each room uses only rooms above it. */
+    PLEASE KEEP THE STRUCTURE INTACT: new code goes into the right room or founds one.
+    Each room uses only rooms above it. */
 
 // ---- @config ---------------------------------------------------------------------------------
-// What this platform offers, which parts are compiled, and the system calls, each behind a macro that a test may replace.
+// What this platform offers, which parts are compiled, and the system calls, each behind a macro
+// that a test may replace.
 #ifdef _WIN32
     #if defined(_WINSOCKAPI_) && !defined(_WINSOCK2API_)
-        #error "netkit_loop.h: winsock.h was included before winsock2.h: define WIN32_LEAN_AND_MEAN, or include this implementation first"
+        #error "netkit_loop.h: winsock.h came before winsock2.h: define WIN32_LEAN_AND_MEAN or include this first"
     #endif
     #ifndef WIN32_LEAN_AND_MEAN
         #define WIN32_LEAN_AND_MEAN
@@ -264,7 +329,7 @@ NETKIT_LOOP_API void     nkloop_get_stats(const nkloop* L, nkloop_stats* out);
 #else
     #include <sys/types.h>
     #if defined(__GLIBC__) && !defined(__USE_XOPEN2K)
-        #error "netkit_loop.h: system headers were included too late for it: make the implementation's #include the first line of its file"
+        #error "netkit_loop.h: included too late: make this #include the first line of its file"
     #endif
     #include <sys/socket.h>
     #include <sys/uio.h>
@@ -291,8 +356,8 @@ NETKIT_LOOP_API void     nkloop_get_stats(const nkloop* L, nkloop_stats* out);
 #if defined(__linux__)
     #include <sys/sendfile.h>
 #endif
-#if (defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || defined(__DragonFly__) \
-     || defined(NETKIT_LOOP_KQUEUE)) && !defined(NETKIT_LOOP_NO_KQUEUE)
+#if (defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) \
+     || defined(__DragonFly__) || defined(NETKIT_LOOP_KQUEUE)) && !defined(NETKIT_LOOP_NO_KQUEUE)
     #include <sys/event.h>
     #define NKLOOP_P_KQUEUE 1
 #endif
@@ -349,7 +414,8 @@ NETKIT_LOOP_API void     nkloop_get_stats(const nkloop* L, nkloop_stats* out);
     #endif
 #else
     #ifndef NETKIT_LOOP_SYS_ACCEPT
-        #if defined(__linux__) && (!defined(__GLIBC__) || defined(__USE_GNU)) // not declared if _GNU_SOURCE came too late
+        // not declared if _GNU_SOURCE came too late
+        #if defined(__linux__) && (!defined(__GLIBC__) || defined(__USE_GNU))
             #define NKLOOP_P_ACCEPT4 1
             #define NETKIT_LOOP_SYS_ACCEPT(fd) (accept4)((fd), NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
         #else
@@ -372,7 +438,8 @@ NETKIT_LOOP_API void     nkloop_get_stats(const nkloop* L, nkloop_stats* out);
         #define NETKIT_LOOP_SYS_SENDFILE(out, in, offset, n) (sendfile)((out), (in), (offset), (n))
     #endif
     #ifndef NETKIT_LOOP_SYS_EPOLL_WAIT
-        #define NETKIT_LOOP_SYS_EPOLL_WAIT(ep, events, most, timeout_ms) (epoll_wait)((ep), (events), (most), (timeout_ms))
+        #define NETKIT_LOOP_SYS_EPOLL_WAIT(ep, events, most, timeout_ms) \
+            (epoll_wait)((ep), (events), (most), (timeout_ms))
     #endif
     #ifndef NETKIT_LOOP_SYS_EPOLL_CTL
         #define NETKIT_LOOP_SYS_EPOLL_CTL(ep, op, fd, ev) (epoll_ctl)((ep), (op), (fd), (ev))
@@ -418,7 +485,8 @@ enum {
 #define NKLOOP_P_IS_TIMER 0x40000000u // index of a user timer, not of a slot
 #define NKLOOP_P_MAX_MS   0x7fffffffu // 24 days: differences of 32-bit milliseconds keep their sign
 
-typedef struct nkloop_p_tnode { uint32_t next, prev, due; } nkloop_p_tnode; // due: low 32 bits of the loop's milliseconds
+// due: low 32 bits of the loop's milliseconds
+typedef struct nkloop_p_tnode { uint32_t next, prev, due; } nkloop_p_tnode;
 
 // A piece of a queue. DATA holds bytes behind itself, [at, end) of cap; REF and FILE point elsewhere (nkloop_p_ref).
 typedef struct nkloop_p_chunk {
@@ -531,7 +599,8 @@ struct nkloop {
     uint32_t num_timer_slabs, cap_timer_slabs, free_timer;
     uint64_t elapsed_ms;           // the wheel's time: everything due until then has left it
     uint64_t wheel_bits[NKLOOP_P_LEVELS];
-    uint32_t wheel[NKLOOP_P_BUCKETS + 1], wheel_last[NKLOOP_P_BUCKETS + 1]; // first and last of each list; the extra one: due now
+    // first and last of each list; the extra one: due now
+    uint32_t wheel[NKLOOP_P_BUCKETS + 1], wheel_last[NKLOOP_P_BUCKETS + 1];
     // buffers
     uint8_t*        rx_buf;        // read_quantum bytes, used by one read at a time
     nkloop_p_chunk* cached[4];
@@ -557,13 +626,16 @@ struct nkloop {
 extern "C" {
 #endif
 // ---- @os -------------------------------------------------------------------------------------
-// Everything that differs between Windows and POSIX and is not a backend, each function written whole once per platform.
+// Everything that differs between Windows and POSIX and is not a backend, each function written
+// whole once per platform.
 // Results: >= 0, NKLOOP_P_AGAIN, or an NKLOOP_ERR; the raw error number is kept for nkloop_os_error.
 #ifdef _WIN32
 typedef WSABUF nkloop_p_iov;
 #define NKLOOP_P_SOCK(fd) ((SOCKET)(fd))
 
-static void nkloop_p_iov_set(nkloop_p_iov* v, const void* p, size_t n) { v->buf = (CHAR*)(void*)(uintptr_t)p; v->len = (ULONG)n; }
+static void nkloop_p_iov_set(nkloop_p_iov* v, const void* p, size_t n) {
+    v->buf = (CHAR*)(void*)(uintptr_t)p; v->len = (ULONG)n;
+}
 
 static int nkloop_p_os_code(int e) {
     switch (e) {
@@ -596,7 +668,9 @@ static uint64_t nkloop_p_os_now_ns(void) {
          + (uint64_t)(now.QuadPart % rate.QuadPart) * 1000000000u / (uint64_t)rate.QuadPart;
 }
 
-static int nkloop_p_os_start(void) { WSADATA data; return WSAStartup(MAKEWORD(2, 2), &data) == 0 ? NKLOOP_OK : NKLOOP_ERR_SYSTEM; }
+static int nkloop_p_os_start(void) {
+    WSADATA data; return WSAStartup(MAKEWORD(2, 2), &data) == 0 ? NKLOOP_OK : NKLOOP_ERR_SYSTEM;
+}
 static void nkloop_p_os_stop(void) { WSACleanup(); }
 
 static int nkloop_p_os_nonblocking(nkloop_fd fd) {
@@ -643,7 +717,8 @@ static int64_t nkloop_p_os_pread(nkloop* L, nkloop_fd file, uint8_t* p, size_t n
     memset(&where, 0, sizeof where);
     where.Offset = (DWORD)offset;
     where.OffsetHigh = (DWORD)(offset >> 32);
-    if (!ReadFile((HANDLE)file, p, (DWORD)n, &got, &where)) { L->os_error = (int)GetLastError(); return NKLOOP_ERR_FILE; }
+    if (!ReadFile((HANDLE)file, p, (DWORD)n, &got,
+                  &where)) { L->os_error = (int)GetLastError(); return NKLOOP_ERR_FILE; }
     return got > 0 ? (int64_t)got : (int64_t)NKLOOP_ERR_FILE;
 }
 
@@ -679,7 +754,10 @@ static int nkloop_p_os_wake_open(nkloop* L) {
     return NKLOOP_OK;
 }
 static void nkloop_p_os_wake(nkloop* L) { (send)(NKLOOP_P_SOCK(L->wake_write), "w", 1, 0); }
-static void nkloop_p_os_wake_drain(nkloop* L) { char sink[64]; while ((recv)(NKLOOP_P_SOCK(L->wake_read), sink, (int)sizeof sink, 0) > 0) {} }
+static void nkloop_p_os_wake_drain(nkloop* L) {
+    char sink[64];
+    while ((recv)(NKLOOP_P_SOCK(L->wake_read), sink, (int)sizeof sink, 0) > 0) {}
+}
 
 static int nkloop_p_os_is_file(nkloop_fd file) { return GetFileType((HANDLE)file) == FILE_TYPE_DISK; }
 
@@ -690,7 +768,9 @@ typedef struct iovec nkloop_p_iov;
     #define MSG_NOSIGNAL 0 // SO_NOSIGPIPE does it there
 #endif
 
-static void nkloop_p_iov_set(nkloop_p_iov* v, const void* p, size_t n) { v->iov_base = (void*)(uintptr_t)p; v->iov_len = n; }
+static void nkloop_p_iov_set(nkloop_p_iov* v, const void* p, size_t n) {
+    v->iov_base = (void*)(uintptr_t)p; v->iov_len = n;
+}
 
 static int nkloop_p_os_code(int e) {
     switch (e) {
@@ -752,7 +832,8 @@ static int nkloop_p_os_socket(nkloop* L, int family, nkloop_fd* out) {
     return NKLOOP_OK;
 }
 
-static void nkloop_p_os_close(nkloop_fd fd) { NETKIT_LOOP_SYS_CLOSE((int)fd); } // not again on EINTR: the number may be somebody else's by now
+// not again on EINTR: the number may be somebody else's by now
+static void nkloop_p_os_close(nkloop_fd fd) { NETKIT_LOOP_SYS_CLOSE((int)fd); }
 
 static int nkloop_p_os_accept(nkloop* L, nkloop_fd fd, nkloop_fd* out) {
     int r;
@@ -813,7 +894,8 @@ static int64_t nkloop_p_os_sendfile(nkloop* L, nkloop_fd fd, nkloop_fd file, uin
     sigaddset(&pipe_set, SIGPIPE);
     sigpending(&waiting);
     pthread_sigmask(SIG_BLOCK, &pipe_set, &old);
-    do { r = NETKIT_LOOP_SYS_SENDFILE((int)fd, (int)file, &at, (size_t)n); L->stats.send_calls++; } while (r < 0 && errno == EINTR);
+    do { r = NETKIT_LOOP_SYS_SENDFILE((int)fd, (int)file, &at,
+                                      (size_t)n); L->stats.send_calls++; } while (r < 0 && errno == EINTR);
     e = errno;
     if (r < 0 && e == EPIPE && !sigismember(&waiting, SIGPIPE)) {
         while (sigtimedwait(&pipe_set, NULL, &zero) < 0 && errno == EINTR) {}
@@ -932,33 +1014,46 @@ static void nkloop_p_thread_join(nkloop_p_thread t) { pthread_join(t, NULL); }
 #if defined(__GNUC__) || defined(__clang__)
 static uint32_t nkloop_p_a32_load(nkloop_p_a32* a) { return __atomic_load_n(&a->v, __ATOMIC_ACQUIRE); }
 static void     nkloop_p_a32_store(nkloop_p_a32* a, uint32_t v) { __atomic_store_n(&a->v, v, __ATOMIC_RELEASE); }
-static uint32_t nkloop_p_a32_exchange(nkloop_p_a32* a, uint32_t v) { return __atomic_exchange_n(&a->v, v, __ATOMIC_SEQ_CST); }
+static uint32_t nkloop_p_a32_exchange(nkloop_p_a32* a, uint32_t v) {
+    return __atomic_exchange_n(&a->v, v, __ATOMIC_SEQ_CST);
+}
 static void*    nkloop_p_aptr_load(nkloop_p_aptr* a) { return __atomic_load_n(&a->p, __ATOMIC_ACQUIRE); }
 static void     nkloop_p_aptr_store(nkloop_p_aptr* a, void* p) { __atomic_store_n(&a->p, p, __ATOMIC_RELEASE); }
-static void*    nkloop_p_aptr_exchange(nkloop_p_aptr* a, void* p) { return __atomic_exchange_n(&a->p, p, __ATOMIC_SEQ_CST); }
+static void*    nkloop_p_aptr_exchange(nkloop_p_aptr* a, void* p) {
+    return __atomic_exchange_n(&a->p, p, __ATOMIC_SEQ_CST);
+}
 static int      nkloop_p_aptr_cas(nkloop_p_aptr* a, void* old, void* p) {
     return __atomic_compare_exchange_n(&a->p, &old, p, 0, __ATOMIC_SEQ_CST, __ATOMIC_ACQUIRE);
 }
 #else
 #include <intrin.h>
 static uint32_t nkloop_p_a32_load(nkloop_p_a32* a) { return (uint32_t)_InterlockedOr((volatile long*)&a->v, 0); }
-static void     nkloop_p_a32_store(nkloop_p_a32* a, uint32_t v) { _InterlockedExchange((volatile long*)&a->v, (long)v); }
-static uint32_t nkloop_p_a32_exchange(nkloop_p_a32* a, uint32_t v) { return (uint32_t)_InterlockedExchange((volatile long*)&a->v, (long)v); }
+static void     nkloop_p_a32_store(nkloop_p_a32* a, uint32_t v) {
+    _InterlockedExchange((volatile long*)&a->v, (long)v);
+}
+static uint32_t nkloop_p_a32_exchange(nkloop_p_a32* a, uint32_t v) {
+    return (uint32_t)_InterlockedExchange((volatile long*)&a->v, (long)v); 
+}
 static void*    nkloop_p_aptr_load(nkloop_p_aptr* a) { return _InterlockedCompareExchangePointer(&a->p, NULL, NULL); }
 static void     nkloop_p_aptr_store(nkloop_p_aptr* a, void* p) { _InterlockedExchangePointer(&a->p, p); }
 static void*    nkloop_p_aptr_exchange(nkloop_p_aptr* a, void* p) { return _InterlockedExchangePointer(&a->p, p); }
-static int      nkloop_p_aptr_cas(nkloop_p_aptr* a, void* old, void* p) { return _InterlockedCompareExchangePointer(&a->p, p, old) == old; }
+static int      nkloop_p_aptr_cas(nkloop_p_aptr* a, void* old, void* p) {
+    return _InterlockedCompareExchangePointer(&a->p, p, old) == old;
+}
 #endif
 
 // ---- @arena ----------------------------------------------------------------------------------
-// Fixed-memory mode: an allocator over the caller's one block. Free lists by size, four to a power of two, found by bit maps;
-// neighbours merge at once: constant time, and nothing is ever asked of the system. Locked, because other threads post.
+// Fixed-memory mode: an allocator over the caller's one block. Free lists by size, four to a power
+// of two, found by bit maps;
+// neighbours merge at once: constant time, and nothing is ever asked of the system. Locked, because
+// other threads post.
 enum { NKLOOP_P_ARENA_HEAD = 16, NKLOOP_P_ARENA_MIN = 32 };
 typedef struct nkloop_p_block {
     struct nkloop_p_block* before;     // the neighbour below, NULL for the first
     size_t size;                       // of the payload, a multiple of 16; lowest bit: free
 } nkloop_p_block;
-typedef struct nkloop_p_links { nkloop_p_block* next; nkloop_p_block* prev; } nkloop_p_links; // payload of a free block
+// payload of a free block
+typedef struct nkloop_p_links { nkloop_p_block* next; nkloop_p_block* prev; } nkloop_p_links;
 struct nkloop_p_arena {
     nkloop_p_mutex  lock;
     uint64_t        powers;            // bit p: some list of power p is not empty
@@ -968,7 +1063,9 @@ struct nkloop_p_arena {
 
 static size_t nkloop_p_block_size(const nkloop_p_block* b) { return b->size & ~(size_t)15; }
 static int nkloop_p_block_free(const nkloop_p_block* b) { return (int)(b->size & 1); }
-static nkloop_p_links* nkloop_p_block_links(nkloop_p_block* b) { return (nkloop_p_links*)(void*)((char*)b + NKLOOP_P_ARENA_HEAD); }
+static nkloop_p_links* nkloop_p_block_links(nkloop_p_block* b) {
+    return (nkloop_p_links*)(void*)((char*)b + NKLOOP_P_ARENA_HEAD);
+}
 static nkloop_p_block* nkloop_p_block_after(nkloop_p_block* b) {
     return (nkloop_p_block*)(void*)((char*)b + NKLOOP_P_ARENA_HEAD + nkloop_p_block_size(b));
 }
@@ -1090,7 +1187,8 @@ static nkloop_p_arena* nkloop_p_arena_open(void* memory, size_t bytes) {
 }
 
 // ---- @slots ----------------------------------------------------------------------------------
-// Slots live in slabs that never move, so a pointer to one stays good during callbacks. A handle is index and generation.
+// Slots live in slabs that never move, so a pointer to one stays good during callbacks. A handle is
+// index and generation.
 static void* nkloop_p_default_alloc(void* user, void* ptr, size_t old_size, size_t new_size) {
     (void)user; (void)old_size;
     if (new_size == 0) { (free)(ptr); return NULL; }
@@ -1100,7 +1198,9 @@ static void* nkloop_p_default_alloc(void* user, void* ptr, size_t old_size, size
 NETKIT_LOOP_API void* nkloop_alloc(nkloop* L, void* ptr, size_t old_size, size_t new_size) {
     return L->desc.alloc_fn(L->desc.alloc_user, ptr, old_size, new_size);
 }
-static void nkloop_p_drop(nkloop* L, void* ptr, size_t size) { if (ptr) L->desc.alloc_fn(L->desc.alloc_user, ptr, size, 0); }
+static void nkloop_p_drop(nkloop* L, void* ptr, size_t size) {
+    if (ptr) L->desc.alloc_fn(L->desc.alloc_user, ptr, size, 0);
+}
 
 static nkloop_p_slot* nkloop_p_at(nkloop* L, uint32_t index) {
     return &L->slabs[index >> NKLOOP_P_SLAB_SHIFT][index & (NKLOOP_P_SLAB - 1)];
@@ -1194,8 +1294,10 @@ static void nkloop_p_attend(nkloop* L, uint32_t index, unsigned why) {
 }
 
 // ---- @wheel ----------------------------------------------------------------------------------
-// Hierarchical timing wheel: six levels of 64 buckets, one millisecond at the bottom. A timer sits on the level of the highest
-// bit in which its due time differs from the wheel's, so arming and stopping are constant time and each timer moves down at
+// Hierarchical timing wheel: six levels of 64 buckets, one millisecond at the bottom. A timer sits
+// on the level of the highest
+// bit in which its due time differs from the wheel's, so arming and stopping are constant time and
+// each timer moves down at
 // most five times. Streams' timers and users' timers are linked by index; nothing is allocated.
 static nkloop_p_tnode* nkloop_p_tnode_at(nkloop* L, uint32_t index) {
     if (index & NKLOOP_P_IS_TIMER) {
@@ -1205,7 +1307,8 @@ static nkloop_p_tnode* nkloop_p_tnode_at(nkloop* L, uint32_t index) {
     return &nkloop_p_at(L, index)->timer;
 }
 
-// The list a due time belongs to, which stays the same until the wheel reaches it. The last one holds what is due now.
+// The list a due time belongs to, which stays the same until the wheel reaches it. The last one
+// holds what is due now.
 static uint32_t nkloop_p_wheel_bucket(const nkloop* L, uint32_t due) {
     int32_t away = (int32_t)(due - (uint32_t)L->elapsed_ms);
     uint64_t at;
@@ -1236,11 +1339,13 @@ static void nkloop_p_wheel_remove(nkloop* L, uint32_t index) {
     else nkloop_p_tnode_at(L, t->prev)->next = t->next;
     if (t->next == NKLOOP_P_NIL) L->wheel_last[bucket] = t->prev;
     else nkloop_p_tnode_at(L, t->next)->prev = t->prev;
-    if (L->wheel[bucket] == NKLOOP_P_NIL && bucket < NKLOOP_P_BUCKETS) L->wheel_bits[bucket >> 6] &= ~((uint64_t)1 << (bucket & 63));
+    if (L->wheel[bucket] == NKLOOP_P_NIL
+        && bucket < NKLOOP_P_BUCKETS) L->wheel_bits[bucket >> 6] &= ~((uint64_t)1 << (bucket & 63));
     t->next = NKLOOP_P_UNLINKED;
 }
 
-// due: low 32 bits of the absolute millisecond, less than 24 days away. What is due already waits for the next one, so that
+// due: low 32 bits of the absolute millisecond, less than 24 days away. What is due already waits
+// for the next one, so that
 // a timer which starts another without delay cannot keep a turn for ever.
 static void nkloop_p_wheel_insert(nkloop* L, uint32_t index, uint32_t due) {
     if ((int32_t)(due - (uint32_t)L->elapsed_ms) <= 0) due = (uint32_t)L->elapsed_ms + 1;
@@ -1350,7 +1455,8 @@ static nkloop_p_chunk* nkloop_p_lend(nkloop* L, int size_class) {
 static void nkloop_p_unlend(nkloop* L, nkloop_p_chunk* c) {
     static const uint32_t most[4] = { 256, 256, 16, 2 }; // at most 1.5 MiB kept
     int size_class = c->size_class;
-    if (L->num_cached[size_class] >= most[size_class]) { nkloop_p_drop(L, c, nkloop_p_class_bytes(L, size_class)); return; }
+    if (L->num_cached[size_class] >= most[size_class]) { nkloop_p_drop(L, c,
+        nkloop_p_class_bytes(L, size_class)); return; }
     c->next = L->cached[size_class];
     L->cached[size_class] = c;
     L->num_cached[size_class]++;
@@ -1409,11 +1515,18 @@ static int nkloop_p_epoll_set(nkloop* L, int op, uint32_t index, nkloop_p_slot* 
     memset(&ev, 0, sizeof ev);
     ev.events = (want & NKLOOP_READ ? (uint32_t)EPOLLIN : 0u) | (want & NKLOOP_WRITE ? (uint32_t)EPOLLOUT : 0u);
     ev.data.u64 = nkloop_p_id(slot, index);
-    return NETKIT_LOOP_SYS_EPOLL_CTL((int)L->backend_fd, op, (int)slot->fd, &ev) == 0 ? NKLOOP_OK : nkloop_p_os_fail(L);
+    return NETKIT_LOOP_SYS_EPOLL_CTL((int)L->backend_fd, op, (int)slot->fd, &ev) == 0
+        ? NKLOOP_OK : nkloop_p_os_fail(L);
 }
-static int nkloop_p_epoll_add(nkloop* L, uint32_t index, nkloop_p_slot* slot, int want) { return nkloop_p_epoll_set(L, EPOLL_CTL_ADD, index, slot, want); }
-static int nkloop_p_epoll_mod(nkloop* L, uint32_t index, nkloop_p_slot* slot, int want) { return nkloop_p_epoll_set(L, EPOLL_CTL_MOD, index, slot, want); }
-static void nkloop_p_epoll_del(nkloop* L, uint32_t index, nkloop_p_slot* slot) { nkloop_p_epoll_set(L, EPOLL_CTL_DEL, index, slot, 0); }
+static int nkloop_p_epoll_add(nkloop* L, uint32_t index, nkloop_p_slot* slot, int want) {
+    return nkloop_p_epoll_set(L, EPOLL_CTL_ADD, index, slot, want);
+}
+static int nkloop_p_epoll_mod(nkloop* L, uint32_t index, nkloop_p_slot* slot, int want) {
+    return nkloop_p_epoll_set(L, EPOLL_CTL_MOD, index, slot, want);
+}
+static void nkloop_p_epoll_del(nkloop* L, uint32_t index, nkloop_p_slot* slot) {
+    nkloop_p_epoll_set(L, EPOLL_CTL_DEL, index, slot, 0);
+}
 
 static int nkloop_p_epoll_wait(nkloop* L, int timeout_ms) {
     struct epoll_event got[NKLOOP_P_EVENTS];
@@ -1428,12 +1541,14 @@ static int nkloop_p_epoll_wait(nkloop* L, int timeout_ms) {
     return n;
 }
 static const nkloop_p_backend nkloop_p_epoll = {
-    NKLOOP_BACKEND_EPOLL, nkloop_p_epoll_open, nkloop_p_epoll_shut, nkloop_p_epoll_add, nkloop_p_epoll_mod, nkloop_p_epoll_del, nkloop_p_epoll_wait
+    NKLOOP_BACKEND_EPOLL, nkloop_p_epoll_open, nkloop_p_epoll_shut, nkloop_p_epoll_add,
+        nkloop_p_epoll_mod, nkloop_p_epoll_del, nkloop_p_epoll_wait
 };
 #endif
 
 // ---- @kqueue ---------------------------------------------------------------------------------
-// macOS and the BSDs. Two filters to a file; udata holds slot index and the low bits of the generation where it is wide enough.
+// macOS and the BSDs. Two filters to a file; udata holds slot index and the low bits of the
+// generation where it is wide enough.
 #ifdef NKLOOP_P_KQUEUE
 static int nkloop_p_kqueue_open(nkloop* L) {
     int fd = kqueue();
@@ -1450,14 +1565,23 @@ static int nkloop_p_kqueue_set(nkloop* L, uint32_t index, nkloop_p_slot* slot, i
     struct timespec zero = { 0, 0 };
     int n = 0;
     void* tag = (void*)(uintptr_t)nkloop_p_id(slot, index);
-    if ((had ^ want) & NKLOOP_READ) { EV_SET(&change[n], slot->fd, EVFILT_READ, want & NKLOOP_READ ? EV_ADD : EV_DELETE, 0, 0, tag); n++; }
-    if ((had ^ want) & NKLOOP_WRITE) { EV_SET(&change[n], slot->fd, EVFILT_WRITE, want & NKLOOP_WRITE ? EV_ADD : EV_DELETE, 0, 0, tag); n++; }
+    if ((had ^ want) & NKLOOP_READ) { EV_SET(&change[n], slot->fd, EVFILT_READ,
+                                             want & NKLOOP_READ ? EV_ADD : EV_DELETE, 0, 0, tag); n++; }
+    if ((had ^ want) & NKLOOP_WRITE) { EV_SET(&change[n], slot->fd, EVFILT_WRITE,
+                                              want & NKLOOP_WRITE ? EV_ADD : EV_DELETE, 0, 0, tag); n++; }
     if (n == 0) return NKLOOP_OK;
-    return NETKIT_LOOP_SYS_KEVENT((int)L->backend_fd, change, n, NULL, 0, &zero) >= 0 ? NKLOOP_OK : nkloop_p_os_fail(L);
+    return NETKIT_LOOP_SYS_KEVENT((int)L->backend_fd, change, n, NULL, 0, &zero) >= 0
+        ? NKLOOP_OK : nkloop_p_os_fail(L);
 }
-static int nkloop_p_kqueue_add(nkloop* L, uint32_t index, nkloop_p_slot* slot, int want) { return nkloop_p_kqueue_set(L, index, slot, 0, want); }
-static int nkloop_p_kqueue_mod(nkloop* L, uint32_t index, nkloop_p_slot* slot, int want) { return nkloop_p_kqueue_set(L, index, slot, slot->interest, want); }
-static void nkloop_p_kqueue_del(nkloop* L, uint32_t index, nkloop_p_slot* slot) { nkloop_p_kqueue_set(L, index, slot, slot->interest, 0); }
+static int nkloop_p_kqueue_add(nkloop* L, uint32_t index, nkloop_p_slot* slot, int want) {
+    return nkloop_p_kqueue_set(L, index, slot, 0, want);
+}
+static int nkloop_p_kqueue_mod(nkloop* L, uint32_t index, nkloop_p_slot* slot, int want) {
+    return nkloop_p_kqueue_set(L, index, slot, slot->interest, want);
+}
+static void nkloop_p_kqueue_del(nkloop* L, uint32_t index, nkloop_p_slot* slot) {
+    nkloop_p_kqueue_set(L, index, slot, slot->interest, 0);
+}
 
 static int nkloop_p_kqueue_wait(nkloop* L, int timeout_ms) {
     struct kevent got[NKLOOP_P_EVENTS];
@@ -1469,7 +1593,8 @@ static int nkloop_p_kqueue_wait(nkloop* L, int timeout_ms) {
     if (n < 0) return errno == EINTR ? 0 : nkloop_p_os_fail(L);
     for (i = 0; i < n; i++) {
         uint64_t id = (uint64_t)(uintptr_t)got[i].udata;
-        if (sizeof(void*) < 8 && (uint32_t)id < L->num_slabs << NKLOOP_P_SLAB_SHIFT) { // no room for the generation there
+        // no room for the generation there
+        if (sizeof(void*) < 8 && (uint32_t)id < L->num_slabs << NKLOOP_P_SLAB_SHIFT) {
             id = nkloop_p_id(nkloop_p_at(L, (uint32_t)id), (uint32_t)id);
         }
         L->events[i].id = id;
@@ -1479,12 +1604,14 @@ static int nkloop_p_kqueue_wait(nkloop* L, int timeout_ms) {
     return n;
 }
 static const nkloop_p_backend nkloop_p_kqueue = {
-    NKLOOP_BACKEND_KQUEUE, nkloop_p_kqueue_open, nkloop_p_kqueue_shut, nkloop_p_kqueue_add, nkloop_p_kqueue_mod, nkloop_p_kqueue_del, nkloop_p_kqueue_wait
+    NKLOOP_BACKEND_KQUEUE, nkloop_p_kqueue_open, nkloop_p_kqueue_shut, nkloop_p_kqueue_add,
+        nkloop_p_kqueue_mod, nkloop_p_kqueue_del, nkloop_p_kqueue_wait
 };
 #endif
 
 // ---- @poll -----------------------------------------------------------------------------------
-// poll(2) everywhere else, WSAPoll on Windows. One array; costs time proportional to all streams: fine up to a few hundred.
+// poll(2) everywhere else, WSAPoll on Windows. One array; costs time proportional to all streams:
+// fine up to a few hundred.
 static int nkloop_p_poll_open(nkloop* L) { L->backend_fd = NKLOOP_NO_FD; return NKLOOP_OK; }
 
 static void nkloop_p_poll_shut(nkloop* L) {
@@ -1492,7 +1619,9 @@ static void nkloop_p_poll_shut(nkloop* L) {
     nkloop_p_drop(L, L->poll_index, L->cap_poll * sizeof *L->poll_index);
 }
 
-static short nkloop_p_poll_bits(int want) { return (short)((want & NKLOOP_READ ? POLLIN : 0) | (want & NKLOOP_WRITE ? POLLOUT : 0)); }
+static short nkloop_p_poll_bits(int want) {
+    return (short)((want & NKLOOP_READ ? POLLIN : 0) | (want & NKLOOP_WRITE ? POLLOUT : 0));
+}
 
 static int nkloop_p_poll_grow(nkloop* L) {
     uint32_t want = L->cap_poll + L->cap_poll / 4 + 64;
@@ -1572,7 +1701,8 @@ static const nkloop_p_backend nkloop_p_poll = {
     #else
     NKLOOP_BACKEND_POLL,
     #endif
-    nkloop_p_poll_open, nkloop_p_poll_shut, nkloop_p_poll_add, nkloop_p_poll_mod, nkloop_p_poll_del, nkloop_p_poll_wait
+    nkloop_p_poll_open, nkloop_p_poll_shut, nkloop_p_poll_add, nkloop_p_poll_mod,
+        nkloop_p_poll_del, nkloop_p_poll_wait
 };
 
 // ---- @address --------------------------------------------------------------------------------
@@ -1611,7 +1741,8 @@ static int nkloop_p_address_unix(const char* path, nkloop_p_sockaddr* out) {
 }
 #endif
 
-// host is empty or "*" (any), an IPv4 address, an IPv6 address without brackets, or "localhost". ERR_RESOLVE: it is another name.
+// host is empty or "*" (any), an IPv4 address, an IPv6 address without brackets, or "localhost".
+// ERR_RESOLVE: it is another name.
 static int nkloop_p_address_host(const char* host, uint16_t port, nkloop_p_sockaddr* out) {
     memset(out, 0, sizeof *out);
     out->u.v4.sin_family = AF_INET;
@@ -1696,7 +1827,8 @@ static int nkloop_p_want(const nkloop_p_slot* slot) {
     int want = 0, handshaking = slot->filtered && slot->filtered->state == NKLOOP_FILTER_HANDSHAKING;
     if (slot->flags & NKLOOP_P_CONNECTING) return slot->fd == NKLOOP_NO_FD ? 0 : NKLOOP_WRITE;
     if (!(slot->flags & NKLOOP_P_EOF_SEEN)) {
-        if (slot->flags & (NKLOOP_P_FINISH | NKLOOP_P_LINGER) || handshaking) want = NKLOOP_READ; // discarded, or not the user's to pause
+        // discarded, or not the user's to pause
+        if (slot->flags & (NKLOOP_P_FINISH | NKLOOP_P_LINGER) || handshaking) want = NKLOOP_READ;
         else if (slot->u.proto && !(slot->flags & NKLOOP_P_PAUSED)) want = NKLOOP_READ;
     }
     if (slot->flags & NKLOOP_P_BLOCKED) want |= NKLOOP_WRITE;
@@ -1805,7 +1937,9 @@ static void nkloop_p_linger(nkloop* L, uint32_t index) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
     if (slot->flags & NKLOOP_P_EOF_SEEN) { nkloop_p_close_slot(L, index, NKLOOP_OK); return; } // both sides are done
     slot->flags |= NKLOOP_P_LINGER;
-    if (NETKIT_LOOP_SYS_SHUTDOWN(NKLOOP_P_SOCK(slot->fd), 1) != 0) { nkloop_p_close_slot(L, index, NKLOOP_OK); return; } // 1: SHUT_WR, SD_SEND
+    // 1: SHUT_WR, SD_SEND
+    if (NETKIT_LOOP_SYS_SHUTDOWN(NKLOOP_P_SOCK(slot->fd), 1) != 0) { nkloop_p_close_slot(L, index,
+        NKLOOP_OK); return; }
     if (slot->in.rx) { nkloop_p_unlend(L, slot->in.rx); slot->in.rx = NULL; }
     slot->idle_ms = 0;
     slot->alarm_ms = ((uint32_t)L->now_ms + L->desc.linger_ms) | 1u; // never 0, which means none
@@ -1885,7 +2019,8 @@ static void nkloop_p_consume_sent(nkloop* L, nkloop_p_slot* slot, uint64_t n) {
     }
 }
 
-// A file goes by sendfile; where there is none, or the file system has none, a piece of it is read into the queue before it.
+// A file goes by sendfile; where there is none, or the file system has none, a piece of it is read
+// into the queue before it.
 static int64_t nkloop_p_send_file(nkloop* L, nkloop_p_slot* slot, uint64_t* want) {
     nkloop_p_ref* r = (nkloop_p_ref*)(void*)slot->tx;
     nkloop_p_chunk* c;
@@ -1917,7 +2052,8 @@ static void nkloop_p_flush_plain(nkloop* L, uint32_t index) {
         slot->seen_ms = (uint32_t)L->now_ms;
         nkloop_p_consume_sent(L, slot, (uint64_t)n);
         total += (uint64_t)n;
-        if ((uint64_t)n < want) { nkloop_p_blocked(L, index); break; } // the kernel is full: asking again would cost a call
+        // the kernel is full: asking again would cost a call
+        if ((uint64_t)n < want) { nkloop_p_blocked(L, index); break; }
     }
     if (slot->tx && !(slot->flags & NKLOOP_P_BLOCKED)) nkloop_p_attend(L, index, NKLOOP_P_DIRTY); // others first
     if (total > 0 || slot->flags & NKLOOP_P_FINISH) nkloop_p_sent(L, index);
@@ -2029,7 +2165,8 @@ static int nkloop_p_write_ref(nkloop* L, nkloop_stream s, const nkloop_p_ref* wh
     return NKLOOP_OK;
 }
 
-NETKIT_LOOP_API int nkloop_write_ref(nkloop* L, nkloop_stream s, const void* bytes, size_t n, void (*release_fn)(void* user), void* release_user) {
+NETKIT_LOOP_API int nkloop_write_ref(nkloop* L, nkloop_stream s, const void* bytes, size_t n,
+                                     void (*release_fn)(void* user), void* release_user) {
     nkloop_p_ref what;
     memset(&what, 0, sizeof what);
     what.bytes = (const uint8_t*)bytes;
@@ -2039,9 +2176,11 @@ NETKIT_LOOP_API int nkloop_write_ref(nkloop* L, nkloop_stream s, const void* byt
     return nkloop_p_write_ref(L, s, &what, NKLOOP_P_REF);
 }
 
-NETKIT_LOOP_API int nkloop_write_file(nkloop* L, nkloop_stream s, nkloop_fd file, uint64_t offset, uint64_t n, void (*release_fn)(void* user), void* release_user) {
+NETKIT_LOOP_API int nkloop_write_file(nkloop* L, nkloop_stream s, nkloop_fd file, uint64_t offset,
+                                      uint64_t n, void (*release_fn)(void* user), void* release_user) {
     nkloop_p_ref what;
-    if (!nkloop_p_os_is_file(file) || offset > (uint64_t)INT64_MAX || n > (uint64_t)INT64_MAX - offset) return NKLOOP_ERR_INVAL;
+    if (!nkloop_p_os_is_file(file) || offset > (uint64_t)INT64_MAX
+        || n > (uint64_t)INT64_MAX - offset) return NKLOOP_ERR_INVAL;
     memset(&what, 0, sizeof what);
     what.file = file;
     what.offset = offset;
@@ -2052,7 +2191,8 @@ NETKIT_LOOP_API int nkloop_write_file(nkloop* L, nkloop_stream s, nkloop_fd file
 }
 
 // ---- @filter ---------------------------------------------------------------------------------
-// Between socket and protocol, when there is a filter: four buffers, lent while they hold bytes. The filter changes bytes,
+// Between socket and protocol, when there is a filter: four buffers, lent while they hold bytes.
+// The filter changes bytes,
 // this room carries them.
 static void nkloop_p_offer(nkloop* L, uint32_t index, uint8_t* p, size_t n);
 static void nkloop_p_tell_eof(nkloop* L, uint32_t index);
@@ -2140,7 +2280,8 @@ static int nkloop_p_plain_fill(nkloop* L, nkloop_p_slot* slot) {
     return NKLOOP_OK;
 }
 
-// The filter refused to go on: what it has to say to the peer (an alert) is sent if it can be, then the stream closes.
+// The filter refused to go on: what it has to say to the peer (an alert) is sent if it can be, then
+// the stream closes.
 static void nkloop_p_filter_failed(nkloop* L, uint32_t index) {
     nkloop_p_wire_send(L, index);
     nkloop_p_close_slot(L, index, NKLOOP_ERR_FILTER);
@@ -2156,7 +2297,8 @@ static void nkloop_p_filter_out(nkloop* L, uint32_t index) {
         if ((r = nkloop_p_plain_fill(L, slot)) < 0) { nkloop_p_close_slot(L, index, r); return; }
         had_plain = f->w.plain_tx.len;
         had_wire = f->w.wire_tx.len;
-        if (had_plain > 0 && !f->stopped && nkloop_p_filter_result(f, f->filter->out(f->self, &f->w)) < 0) { nkloop_p_filter_failed(L, index); return; }
+        if (had_plain > 0 && !f->stopped && nkloop_p_filter_result(f, f->filter->out(f->self,
+            &f->w)) < 0) { nkloop_p_filter_failed(L, index); return; }
         if (slot->flags & NKLOOP_P_FINISH && !f->stopped && f->w.plain_tx.len == 0 && !slot->tx) {
             f->stopped = 1;
             f->filter->stop(f->self, &f->w);
@@ -2178,7 +2320,8 @@ static void nkloop_p_filter_in(nkloop* L, uint32_t index) {
         if (slot->flags & NKLOOP_P_PAUSED && f->state != NKLOOP_FILTER_HANDSHAKING) break;
         if (nkloop_p_wire_lend(L, f) < 0) { nkloop_p_close_slot(L, index, NKLOOP_ERR_NOMEM); return; }
         had_wire = f->w.wire_rx.len;
-        if (nkloop_p_filter_result(f, f->filter->in(f->self, &f->w)) < 0) { nkloop_p_filter_failed(L, index); return; }
+        if (nkloop_p_filter_result(f, f->filter->in(f->self,
+                                                    &f->w)) < 0) { nkloop_p_filter_failed(L, index); return; }
         got = f->w.plain_rx.len;
         if (got > 0) {
             f->w.plain_rx.len = 0; // the buffer stays lent during the call
@@ -2222,7 +2365,8 @@ static int nkloop_p_filter_attach(nkloop* L, uint32_t index, const nkloop_filter
     f->state = NKLOOP_FILTER_HANDSHAKING;
     if (nkloop_p_wire_lend(L, f) < 0) { f->stopped = 1; nkloop_p_filter_drop(L, f); return NKLOOP_ERR_NOMEM; }
     slot->filtered = f;
-    if (nkloop_p_filter_result(f, filter->start(self, &f->w)) < 0) { nkloop_p_filter_failed(L, index); return NKLOOP_OK; }
+    if (nkloop_p_filter_result(f, filter->start(self, &f->w)) < 0) { nkloop_p_filter_failed(L,
+        index); return NKLOOP_OK; }
     nkloop_p_wire_return(L, f);
     nkloop_p_attend(L, index, NKLOOP_P_DIRTY);
     nkloop_p_interest(L, index);
@@ -2241,11 +2385,13 @@ NETKIT_LOOP_API int nkloop_set_filter(nkloop* L, nkloop_stream s, const nkloop_f
 
 NETKIT_LOOP_API void* nkloop_filter_self(nkloop* L, nkloop_stream s, const nkloop_filter* filter) {
     nkloop_p_slot* slot = nkloop_p_find(L, s.id, NKLOOP_P_STREAM);
-    return slot && slot->filtered && slot->filtered->filter == filter && !slot->filtered->stopped ? slot->filtered->self : NULL;
+    return slot && slot->filtered && slot->filtered->filter == filter && !slot->filtered->stopped
+        ? slot->filtered->self : NULL;
 }
 
 // ---- @reading --------------------------------------------------------------------------------
-// From the socket to the protocol. One buffer serves all streams; only a tail that nobody wanted yet is kept, in a lent chunk.
+// From the socket to the protocol. One buffer serves all streams; only a tail that nobody wanted
+// yet is kept, in a lent chunk.
 
 // Calls on_data until it stops eating, hands over, pauses or closes. Returns the bytes consumed.
 static size_t nkloop_p_call_data(nkloop* L, uint32_t index, uint8_t* p, size_t n) {
@@ -2305,12 +2451,14 @@ static void nkloop_p_deliver(nkloop* L, uint32_t index) {
     if (c->at == c->end) {
         slot->in.rx = NULL;
         nkloop_p_unlend(L, c);
-    } else if (c->end - c->at == L->desc.rx_bytes && !(slot->flags & (NKLOOP_P_PAUSED | NKLOOP_P_CLOSING)) && slot->u.proto) {
+    } else if (c->end - c->at == L->desc.rx_bytes
+               && !(slot->flags & (NKLOOP_P_PAUSED | NKLOOP_P_CLOSING)) && slot->u.proto) {
         nkloop_p_close_slot(L, index, NKLOOP_ERR_RX_FULL);
     }
 }
 
-// New bytes in somebody's buffer: behind the tail if there is one, else straight to the protocol, keeping what it leaves.
+// New bytes in somebody's buffer: behind the tail if there is one, else straight to the protocol,
+// keeping what it leaves.
 static void nkloop_p_offer(nkloop* L, uint32_t index, uint8_t* p, size_t n) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
     nkloop_p_chunk* c;
@@ -2319,14 +2467,16 @@ static void nkloop_p_offer(nkloop* L, uint32_t index, uint8_t* p, size_t n) {
     if (direct) eaten = nkloop_p_call_data(L, index, p, n);
     if (eaten == n || slot->flags & NKLOOP_P_CLOSING) return;
     if (!(c = nkloop_p_tail_room(L, slot, n - eaten))) {
-        nkloop_p_close_slot(L, index, n - eaten + (slot->in.rx ? slot->in.rx->end - slot->in.rx->at : 0) > L->desc.rx_bytes
+        nkloop_p_close_slot(L, index, n - eaten + (slot->in.rx
+                                                   ? slot->in.rx->end - slot->in.rx->at : 0) > L->desc.rx_bytes
                                       ? NKLOOP_ERR_RX_FULL : NKLOOP_ERR_NOMEM);
         return;
     }
     memcpy(nkloop_p_bytes(c) + c->end, p + eaten, n - eaten);
     c->end += (uint32_t)(n - eaten);
     if (!direct) nkloop_p_deliver(L, index);
-    else if (c->end - c->at == L->desc.rx_bytes && !(slot->flags & NKLOOP_P_PAUSED) && slot->u.proto) nkloop_p_close_slot(L, index, NKLOOP_ERR_RX_FULL);
+    else if (c->end - c->at == L->desc.rx_bytes && !(slot->flags & NKLOOP_P_PAUSED)
+             && slot->u.proto) nkloop_p_close_slot(L, index, NKLOOP_ERR_RX_FULL);
 }
 
 static void nkloop_p_tell_eof(nkloop* L, uint32_t index) {
@@ -2355,7 +2505,8 @@ static void nkloop_p_read_end(nkloop* L, uint32_t index, int64_t n) {
     if (n < 0) { nkloop_p_close_slot(L, index, (int)n); return; }
     slot->flags |= NKLOOP_P_EOF_SEEN;
     // Without the filter's own farewell the bytes may have been cut off by anybody.
-    if (slot->filtered && !slot->filtered->got_eof && !(slot->flags & NKLOOP_P_LINGER)) nkloop_p_close_slot(L, index, NKLOOP_ERR_CLOSED);
+    if (slot->filtered && !slot->filtered->got_eof
+        && !(slot->flags & NKLOOP_P_LINGER)) nkloop_p_close_slot(L, index, NKLOOP_ERR_CLOSED);
     nkloop_p_tell_eof(L, index);
     nkloop_p_interest(L, index);
 }
@@ -2366,7 +2517,8 @@ static void nkloop_p_read_filtered(nkloop* L, uint32_t index) {
     nkloop_buf* b = &f->w.wire_rx;
     int64_t n;
     if (nkloop_p_wire_lend(L, f) < 0) { nkloop_p_close_slot(L, index, NKLOOP_ERR_NOMEM); return; }
-    if (b->len == b->cap) { nkloop_p_close_slot(L, index, NKLOOP_ERR_RX_FULL); return; } // the filter can do nothing with a full buffer
+    // the filter can do nothing with a full buffer
+    if (b->len == b->cap) { nkloop_p_close_slot(L, index, NKLOOP_ERR_RX_FULL); return; }
     n = nkloop_p_os_recv(L, slot->fd, b->data + b->len, b->cap - b->len);
     if (n > 0) {
         slot->seen_ms = (uint32_t)L->now_ms;
@@ -2437,13 +2589,15 @@ static void nkloop_p_redeliver(nkloop* L, uint32_t index) {
         nkloop_p_unlend(L, c);
     } else {
         nkloop_p_deliver(L, index);
-        if (slot->filtered && !(slot->flags & (NKLOOP_P_CLOSING | NKLOOP_P_FINISH))) nkloop_p_filter_in(L, index); // it may hold bytes back
+        // it may hold bytes back
+        if (slot->filtered && !(slot->flags & (NKLOOP_P_CLOSING | NKLOOP_P_FINISH))) nkloop_p_filter_in(L, index);
     }
     if (slot->flags & NKLOOP_P_EOF_SEEN) nkloop_p_tell_eof(L, index);
 }
 
 // ---- @listen ---------------------------------------------------------------------------------
-// Listening sockets. When no file or slot is left the listener rests: connections wait in the backlog and nothing spins.
+// Listening sockets. When no file or slot is left the listener rests: connections wait in the
+// backlog and nothing spins.
 static int nkloop_p_accepted(nkloop* L, nkloop_p_listener* l, nkloop_fd fd) {
     nkloop_stream s;
     nkloop_p_slot* slot;
@@ -2452,7 +2606,8 @@ static int nkloop_p_accepted(nkloop* L, nkloop_p_listener* l, nkloop_fd fd) {
     if (r < 0) return r;
     slot = nkloop_p_at(L, index);
     s.id = nkloop_p_id(slot, index);
-    if (!l->is_unix && !l->disable_nodelay) setsockopt(NKLOOP_P_SOCK(fd), IPPROTO_TCP, TCP_NODELAY, (const char*)&on, sizeof on);
+    if (!l->is_unix && !l->disable_nodelay) setsockopt(NKLOOP_P_SOCK(fd), IPPROTO_TCP, TCP_NODELAY,
+                                                       (const char*)&on, sizeof on);
     L->stats.accepted++;
     l->on_accept(l->user, L, s);
     if (slot->flags & NKLOOP_P_CLOSING) return NKLOOP_OK;
@@ -2466,7 +2621,8 @@ static void nkloop_p_listener_retry(void* user) {
     nkloop_p_feed_starved(L);
 }
 
-// code: why accepting failed. Slots come back with the next close; files may also be closed by others: look again soon.
+// code: why accepting failed. Slots come back with the next close; files may also be closed by
+// others: look again soon.
 static void nkloop_p_listener_rest(nkloop* L, uint32_t index, int code) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
     if (slot->flags & (NKLOOP_P_STARVED | NKLOOP_P_CLOSING)) return;
@@ -2475,7 +2631,8 @@ static void nkloop_p_listener_rest(nkloop* L, uint32_t index, int code) {
     L->stats.accept_pauses++;
     nkloop_p_unwatch(L, index, slot);
     nkloop_timer_stop(L, slot->u.listener->retry);
-    if (nkloop_timer_start(L, NKLOOP_P_ACCEPT_PAUSE_MS, 0, nkloop_p_listener_retry, L, &slot->u.listener->retry) < 0 && L->open_slots < 2) {
+    if (nkloop_timer_start(L, NKLOOP_P_ACCEPT_PAUSE_MS, 0, nkloop_p_listener_retry, L,
+                           &slot->u.listener->retry) < 0 && L->open_slots < 2) {
         nkloop_p_feed_starved(L); // no memory for the timer and nobody whose end would wake us: rather try at once
     }
     nkloop_log(L, NKLOOP_LOG_WARN, "accept", nkloop_strerror(code));
@@ -2502,10 +2659,11 @@ static void nkloop_p_accept(nkloop* L, uint32_t index) {
 
 // Binds; a Unix socket's file that nobody listens on any more is removed first.
 static int nkloop_p_bind(nkloop* L, nkloop_fd fd, const nkloop_p_sockaddr* a, const nkloop_listen_desc* d) {
-    int r = NETKIT_LOOP_SYS_BIND(NKLOOP_P_SOCK(fd), &a->u.any, (socklen_t)a->len) == 0 ? NKLOOP_OK : nkloop_p_os_fail(L);
+    int r = NETKIT_LOOP_SYS_BIND(NKLOOP_P_SOCK(fd), &a->u.any, (socklen_t)a->len) == 0
+        ? NKLOOP_OK : nkloop_p_os_fail(L);
     #ifndef _WIN32
     if (a->u.any.sa_family == AF_UNIX && d->address[5] != '@') {
-        nkloop_fd probe;
+        nkloop_fd probe = NKLOOP_NO_FD;
         int dead = 0;
         if (r == NKLOOP_ERR_IN_USE && nkloop_p_os_socket(L, AF_UNIX, &probe) == NKLOOP_OK) {
             dead = NETKIT_LOOP_SYS_CONNECT((int)probe, &a->u.any, (socklen_t)a->len) != 0 && errno == ECONNREFUSED;
@@ -2514,7 +2672,8 @@ static int nkloop_p_bind(nkloop* L, nkloop_fd fd, const nkloop_p_sockaddr* a, co
         if (dead && unlink(d->address + 5) == 0) {
             r = NETKIT_LOOP_SYS_BIND((int)fd, &a->u.any, (socklen_t)a->len) == 0 ? NKLOOP_OK : nkloop_p_os_fail(L);
         }
-        if (r == NKLOOP_OK && d->unix_mode && chmod(d->address + 5, (mode_t)d->unix_mode) != 0) r = nkloop_p_os_fail(L);
+        if (r == NKLOOP_OK && d->unix_mode && chmod(d->address + 5,
+                                                    (mode_t)d->unix_mode) != 0) r = nkloop_p_os_fail(L);
     }
     #else
     (void)d;
@@ -2533,7 +2692,8 @@ static void nkloop_p_listen_options(nkloop_fd fd, int family, const nkloop_liste
     if (d->reuse_port) setsockopt(NKLOOP_P_SOCK(fd), SOL_SOCKET, SO_REUSEPORT, (const char*)&on, sizeof on);
     #endif
     #endif
-    if (family == AF_INET6) setsockopt(NKLOOP_P_SOCK(fd), IPPROTO_IPV6, IPV6_V6ONLY, (const char*)(d->ipv6_only ? &on : &off), sizeof on);
+    if (family == AF_INET6) setsockopt(NKLOOP_P_SOCK(fd), IPPROTO_IPV6, IPV6_V6ONLY,
+                                       (const char*)(d->ipv6_only ? &on : &off), sizeof on);
 }
 
 static int nkloop_p_listen_socket(nkloop* L, const nkloop_listen_desc* d, nkloop_p_sockaddr* a, nkloop_fd* out) {
@@ -2544,7 +2704,8 @@ static int nkloop_p_listen_socket(nkloop* L, const nkloop_listen_desc* d, nkloop
     if (r < 0 || (r = nkloop_p_os_socket(L, a->u.any.sa_family, out)) < 0) return r;
     nkloop_p_listen_options(*out, a->u.any.sa_family, d);
     r = nkloop_p_bind(L, *out, a, d);
-    if (r == NKLOOP_OK && NETKIT_LOOP_SYS_LISTEN(NKLOOP_P_SOCK(*out), (int)(d->backlog ? d->backlog : 4096)) != 0) r = nkloop_p_os_fail(L);
+    if (r == NKLOOP_OK && NETKIT_LOOP_SYS_LISTEN(NKLOOP_P_SOCK(*out), (int)(d->backlog
+        ? d->backlog : 4096)) != 0) r = nkloop_p_os_fail(L);
     if (r < 0) nkloop_p_os_close(*out);
     return r;
 }
@@ -2552,7 +2713,8 @@ static int nkloop_p_listen_socket(nkloop* L, const nkloop_listen_desc* d, nkloop
 static int nkloop_p_sockname(nkloop* L, nkloop_fd fd, int peer, nkloop_p_sockaddr* a) {
     socklen_t len = (socklen_t)sizeof a->u;
     memset(a, 0, sizeof *a);
-    if ((peer ? getpeername(NKLOOP_P_SOCK(fd), &a->u.any, &len) : getsockname(NKLOOP_P_SOCK(fd), &a->u.any, &len)) != 0) return nkloop_p_os_fail(L);
+    if ((peer ? getpeername(NKLOOP_P_SOCK(fd), &a->u.any, &len) : getsockname(NKLOOP_P_SOCK(fd),
+        &a->u.any, &len)) != 0) return nkloop_p_os_fail(L);
     a->len = (uint32_t)len;
     return NKLOOP_OK;
 }
@@ -2579,7 +2741,8 @@ NETKIT_LOOP_API int nkloop_listen(nkloop* L, const nkloop_listen_desc* desc, nkl
     if (!(l = nkloop_p_listener_new(L, desc))) return NKLOOP_ERR_NOMEM;
     if (desc->adopt_fd) r = nkloop_p_os_nonblocking(fd) == 0 ? nkloop_p_sockname(L, fd, 0, &a) : NKLOOP_ERR_INVAL;
     else r = nkloop_p_listen_socket(L, desc, &a, &fd);
-    if (r == NKLOOP_OK && (r = nkloop_p_slot_open(L, NKLOOP_P_LISTENER, fd, &index)) < 0 && !desc->adopt_fd) nkloop_p_os_close(fd);
+    if (r == NKLOOP_OK && (r = nkloop_p_slot_open(L, NKLOOP_P_LISTENER, fd, &index)) < 0
+        && !desc->adopt_fd) nkloop_p_os_close(fd);
     if (r < 0) { nkloop_p_drop(L, l, sizeof *l); return r; }
     slot = nkloop_p_at(L, index);
     slot->u.listener = l;
@@ -2628,11 +2791,13 @@ static void nkloop_p_dial_next(nkloop* L, uint32_t index, int last_error) {
         nkloop_p_sockaddr* a = &d->addresses[d->at++];
         last_error = nkloop_p_os_socket(L, a->u.any.sa_family, &slot->fd);
         if (last_error < 0) { slot->fd = NKLOOP_NO_FD; continue; }
-        if (NETKIT_LOOP_SYS_CONNECT(NKLOOP_P_SOCK(slot->fd), &a->u.any, (socklen_t)a->len) == 0) last_error = NKLOOP_OK;
+        if (NETKIT_LOOP_SYS_CONNECT(NKLOOP_P_SOCK(slot->fd), &a->u.any,
+                                    (socklen_t)a->len) == 0) last_error = NKLOOP_OK;
         else last_error = nkloop_p_os_fail(L);
         #ifndef _WIN32
         if (last_error < 0 && errno == EINTR) last_error = NKLOOP_P_AGAIN; // goes on by itself
-        if (last_error == NKLOOP_P_AGAIN && a->u.any.sa_family == AF_UNIX) last_error = NKLOOP_ERR_REFUSED; // its backlog is full
+        // its backlog is full
+        if (last_error == NKLOOP_P_AGAIN && a->u.any.sa_family == AF_UNIX) last_error = NKLOOP_ERR_REFUSED;
         #endif
         if (last_error == NKLOOP_OK || last_error == NKLOOP_P_AGAIN) { nkloop_p_interest(L, index); return; }
         nkloop_p_os_close(slot->fd);
@@ -2776,7 +2941,8 @@ NETKIT_LOOP_API int nkloop_set_proto(nkloop* L, nkloop_stream s, const nkloop_pr
     slot->self = self;
     slot->flags = (uint16_t)(slot->flags & ~(NKLOOP_P_DRAIN | NKLOOP_P_EOF_TOLD));
     if (slot->in.rx || slot->flags & NKLOOP_P_EOF_SEEN) nkloop_p_attend(L, (uint32_t)s.id, NKLOOP_P_DELIVER);
-    if (!(slot->flags & NKLOOP_P_UNWATCHED)) nkloop_p_interest(L, (uint32_t)s.id); // a fresh one is registered after on_accept
+    // a fresh one is registered after on_accept
+    if (!(slot->flags & NKLOOP_P_UNWATCHED)) nkloop_p_interest(L, (uint32_t)s.id);
     return NKLOOP_OK;
 }
 
@@ -2807,16 +2973,23 @@ NETKIT_LOOP_API size_t nkloop_unsent(nkloop* L, nkloop_stream s) {
     return n > (size_t)-1 ? (size_t)-1 : (size_t)n;
 }
 
-NETKIT_LOOP_API int nkloop_alive(nkloop* L, nkloop_stream s) { return nkloop_p_find(L, s.id, NKLOOP_P_STREAM) != NULL; }
+NETKIT_LOOP_API int nkloop_alive(nkloop* L, nkloop_stream s) {
+    return nkloop_p_find(L, s.id, NKLOOP_P_STREAM) != NULL;
+}
 
 static int nkloop_p_stream_address(nkloop* L, nkloop_stream s, int peer, char* out, size_t cap) {
     nkloop_p_slot* slot = nkloop_p_find(L, s.id, NKLOOP_P_STREAM);
     nkloop_p_sockaddr a;
-    int r = slot ? (slot->fd == NKLOOP_NO_FD ? NKLOOP_ERR_INVAL : nkloop_p_sockname(L, slot->fd, peer, &a)) : NKLOOP_ERR_STALE;
+    int r = slot ? (slot->fd == NKLOOP_NO_FD ? NKLOOP_ERR_INVAL : nkloop_p_sockname(L, slot->fd,
+        peer, &a)) : NKLOOP_ERR_STALE;
     return r < 0 ? r : nkloop_p_address_text(&a, out, cap);
 }
-NETKIT_LOOP_API int nkloop_peer_address(nkloop* L, nkloop_stream s, char* out, size_t cap) { return nkloop_p_stream_address(L, s, 1, out, cap); }
-NETKIT_LOOP_API int nkloop_local_address(nkloop* L, nkloop_stream s, char* out, size_t cap) { return nkloop_p_stream_address(L, s, 0, out, cap); }
+NETKIT_LOOP_API int nkloop_peer_address(nkloop* L, nkloop_stream s, char* out, size_t cap) {
+    return nkloop_p_stream_address(L, s, 1, out, cap);
+}
+NETKIT_LOOP_API int nkloop_local_address(nkloop* L, nkloop_stream s, char* out, size_t cap) {
+    return nkloop_p_stream_address(L, s, 0, out, cap);
+}
 
 NETKIT_LOOP_API nkloop_fd nkloop_stream_fd(nkloop* L, nkloop_stream s) {
     nkloop_p_slot* slot = nkloop_p_find(L, s.id, NKLOOP_P_STREAM);
@@ -2825,7 +2998,8 @@ NETKIT_LOOP_API nkloop_fd nkloop_stream_fd(nkloop* L, nkloop_stream s) {
 
 // ---- @watch ----------------------------------------------------------------------------------
 // Other people's descriptors, and timers.
-NETKIT_LOOP_API int nkloop_watch_open(nkloop* L, nkloop_fd fd, int events, void (*fn)(void* user, int events), void* user, nkloop_watch* out) {
+NETKIT_LOOP_API int nkloop_watch_open(nkloop* L, nkloop_fd fd, int events, void (*fn)(void* user,
+    int events), void* user, nkloop_watch* out) {
     nkloop_p_slot* slot;
     uint32_t index;
     int r;
@@ -2856,7 +3030,9 @@ NETKIT_LOOP_API void nkloop_watch_close(nkloop* L, nkloop_watch w) {
     nkloop_p_close_slot(L, (uint32_t)w.id, NKLOOP_OK);
 }
 
-static nkloop_p_timer* nkloop_p_timer_at(nkloop* L, uint32_t i) { return &L->timer_slabs[i >> NKLOOP_P_SLAB_SHIFT][i & (NKLOOP_P_SLAB - 1)]; }
+static nkloop_p_timer* nkloop_p_timer_at(nkloop* L, uint32_t i) {
+    return &L->timer_slabs[i >> NKLOOP_P_SLAB_SHIFT][i & (NKLOOP_P_SLAB - 1)];
+}
 
 static int nkloop_p_add_timer_slab(nkloop* L) {
     nkloop_p_timer* slab;
@@ -2877,7 +3053,8 @@ static int nkloop_p_add_timer_slab(nkloop* L) {
     return NKLOOP_OK;
 }
 
-NETKIT_LOOP_API int nkloop_timer_start(nkloop* L, uint32_t after_ms, uint32_t every_ms, void (*fn)(void* user), void* user, nkloop_timer* out) {
+NETKIT_LOOP_API int nkloop_timer_start(nkloop* L, uint32_t after_ms, uint32_t every_ms,
+                                       void (*fn)(void* user), void* user, nkloop_timer* out) {
     nkloop_p_timer* t;
     uint32_t i;
     if (!fn || after_ms > NKLOOP_P_MAX_MS || every_ms > NKLOOP_P_MAX_MS) return NKLOOP_ERR_INVAL;
@@ -3027,7 +3204,8 @@ NETKIT_LOOP_API int nkloop_pool_create(nkloop_pool** out, nkloop* L, uint32_t th
     if (!pool->threads) { nkloop_p_drop(L, pool, sizeof *pool); return NKLOOP_ERR_NOMEM; }
     nkloop_p_mutex_init(&pool->lock);
     nkloop_p_cond_init(&pool->some);
-    while (pool->num_threads < threads && (r = nkloop_p_thread_start(&pool->threads[pool->num_threads], pool)) == NKLOOP_OK) pool->num_threads++;
+    while (pool->num_threads < threads
+           && (r = nkloop_p_thread_start(&pool->threads[pool->num_threads], pool)) == NKLOOP_OK) pool->num_threads++;
     if (r < 0) { nkloop_pool_destroy(pool); return r; }
     *out = pool;
     return NKLOOP_OK;
@@ -3061,7 +3239,10 @@ NETKIT_LOOP_API void nkloop_pool_destroy(nkloop_pool* pool) {
     while (L->ready_first) nkloop_p_run_ready(L);
 }
 #else
-NETKIT_LOOP_API int nkloop_pool_create(nkloop_pool** out, nkloop* L, uint32_t threads) { (void)out; (void)L; (void)threads; return NKLOOP_ERR_UNSUPPORTED; }
+NETKIT_LOOP_API int nkloop_pool_create(nkloop_pool** out, nkloop* L, uint32_t threads) {
+    (void)out; (void)L; (void)threads;
+    return NKLOOP_ERR_UNSUPPORTED;
+}
 NETKIT_LOOP_API void nkloop_pool_submit(nkloop_pool* pool, nkloop_job* job) { (void)pool; (void)job; }
 NETKIT_LOOP_API void nkloop_pool_destroy(nkloop_pool* pool) { (void)pool; }
 #endif // NETKIT_LOOP_NO_THREADS
@@ -3139,9 +3320,11 @@ static int nkloop_p_resolve(nkloop* L, nkloop_stream s, const char* host, uint16
 #endif
 
 // ---- @turn -----------------------------------------------------------------------------------
-// One turn: wait, then posts, timers and events, then everything that was written goes out and everything that closed ends.
+// One turn: wait, then posts, timers and events, then everything that was written goes out and
+// everything that closed ends.
 
-// Gives each listed stream what it asked for. Streams listed meanwhile come in the next round; a few rounds, then the next turn.
+// Gives each listed stream what it asked for. Streams listed meanwhile come in the next round; a
+// few rounds, then the next turn.
 static void nkloop_p_settle(nkloop* L) {
     int round;
     for (round = 0; round < 4 && L->attention_first != NKLOOP_P_NIL; round++) {
@@ -3165,7 +3348,8 @@ static void nkloop_p_serve(nkloop* L, const nkloop_p_event* e) {
     uint32_t index = (uint32_t)e->id;
     nkloop_p_slot* slot = nkloop_p_find_any(L, e->id);
     L->stats.events++;
-    if (!slot || slot->flags & (NKLOOP_P_CLOSING | NKLOOP_P_UNWATCHED)) return; // closed or paused since the event was fetched
+    // closed or paused since the event was fetched
+    if (!slot || slot->flags & (NKLOOP_P_CLOSING | NKLOOP_P_UNWATCHED)) return;
     if (slot->kind == NKLOOP_P_LISTENER) { nkloop_p_accept(L, index); return; }
     if (slot->kind == NKLOOP_P_WATCH) { slot->u.watch_fn(slot->self, e->mask); return; }
     if (slot->flags & NKLOOP_P_CONNECTING) { nkloop_p_dial_event(L, index); return; }
@@ -3185,7 +3369,8 @@ static void nkloop_p_stream_timer(nkloop* L, uint32_t index) {
     uint32_t now = (uint32_t)L->now_ms;
     if (slot->flags & NKLOOP_P_CLOSING) return;
     if (slot->flags & NKLOOP_P_CONNECTING) {
-        if (slot->in.dial->deadline_ms && (int32_t)(now - slot->in.dial->deadline_ms) >= 0) nkloop_p_close_slot(L, index, NKLOOP_ERR_TIMEOUT);
+        if (slot->in.dial->deadline_ms
+            && (int32_t)(now - slot->in.dial->deadline_ms) >= 0) nkloop_p_close_slot(L, index, NKLOOP_ERR_TIMEOUT);
     } else if (slot->idle_ms && now - slot->seen_ms >= slot->idle_ms && (int32_t)(now - slot->seen_ms) > 0) {
         nkloop_p_close_slot(L, index, NKLOOP_ERR_TIMEOUT);
     } else if (slot->alarm_ms && (int32_t)(now - slot->alarm_ms) >= 0) {
@@ -3230,7 +3415,8 @@ NETKIT_LOOP_API int nkloop_timeout_ms(const nkloop* L) {
     uint32_t bucket;
     uint64_t at;
     if (L->attention_first != NKLOOP_P_NIL || L->event_at < L->num_events || L->ready_first) return 0;
-    if (L->wheel[NKLOOP_P_BUCKETS] != NKLOOP_P_NIL || nkloop_p_a32_load((nkloop_p_a32*)(uintptr_t)&L->stop_flag)) return 0;
+    if (L->wheel[NKLOOP_P_BUCKETS] != NKLOOP_P_NIL
+        || nkloop_p_a32_load((nkloop_p_a32*)(uintptr_t)&L->stop_flag)) return 0;
     if (!nkloop_p_wheel_next(L, &bucket, &at)) return -1;
     if (at <= L->now_ms) return 0;
     return at - L->now_ms > (uint64_t)NKLOOP_P_MAX_MS ? (int)NKLOOP_P_MAX_MS : (int)(at - L->now_ms);
@@ -3305,8 +3491,12 @@ static nkloop_turn nkloop_p_turn(nkloop* L, int timeout_ms, uint64_t budget_ns) 
     return t;
 }
 
-NETKIT_LOOP_API nkloop_turn nkloop_pump(nkloop* L, uint32_t budget_us) { return nkloop_p_turn(L, 0, (uint64_t)budget_us * 1000u); }
-NETKIT_LOOP_API nkloop_turn nkloop_wait(nkloop* L, int timeout_ms) { return nkloop_p_turn(L, timeout_ms, UINT64_MAX); }
+NETKIT_LOOP_API nkloop_turn nkloop_pump(nkloop* L, uint32_t budget_us) {
+    return nkloop_p_turn(L, 0, (uint64_t)budget_us * 1000u);
+}
+NETKIT_LOOP_API nkloop_turn nkloop_wait(nkloop* L, int timeout_ms) {
+    return nkloop_p_turn(L, timeout_ms, UINT64_MAX);
+}
 
 NETKIT_LOOP_API int nkloop_run(nkloop* L) {
     while (!nkloop_p_a32_load(&L->stop_flag)) nkloop_wait(L, -1);
@@ -3330,7 +3520,9 @@ NETKIT_LOOP_API void nkloop_flush(nkloop* L) {
 }
 
 NETKIT_LOOP_API nkloop_fd nkloop_poll_fd(const nkloop* L) { return L->backend_fd; }
-NETKIT_LOOP_API int nkloop_on_thread(const nkloop* L) { return nkloop_p_aptr_load((nkloop_p_aptr*)(uintptr_t)&L->owner) == nkloop_p_os_thread_self(); }
+NETKIT_LOOP_API int nkloop_on_thread(const nkloop* L) {
+    return nkloop_p_aptr_load((nkloop_p_aptr*)(uintptr_t)&L->owner) == nkloop_p_os_thread_self();
+}
 
 // ---- @life -----------------------------------------------------------------------------------
 // Creating and destroying, and the small questions one asks a loop.
@@ -3362,7 +3554,8 @@ static void nkloop_p_desc_defaults(nkloop_desc* d) {
     if (d->rx_bytes < 64) d->rx_bytes = 64;
     if (d->tx_bytes == 0) d->tx_bytes = 256 * 1024;
     if (d->read_quantum == 0) d->read_quantum = 64 * 1024;
-    if (d->read_quantum > d->rx_bytes) d->read_quantum = d->rx_bytes; // what one read brings must fit if nobody wants it
+    // what one read brings must fit if nobody wants it
+    if (d->read_quantum > d->rx_bytes) d->read_quantum = d->rx_bytes;
     if (d->linger_ms == 0) d->linger_ms = 2000;
     if (d->linger_ms > NKLOOP_P_MAX_MS) d->linger_ms = NKLOOP_P_MAX_MS;
     if (!d->alloc_fn) d->alloc_fn = nkloop_p_default_alloc;
@@ -3411,7 +3604,8 @@ static void nkloop_p_free(nkloop* L) {
     }
     for (i = 0; i < L->num_slabs; i++) nkloop_p_drop(L, L->slabs[i], NKLOOP_P_SLAB * sizeof **L->slabs);
     nkloop_p_drop(L, L->slabs, L->cap_slabs * sizeof *L->slabs);
-    for (i = 0; i < L->num_timer_slabs; i++) nkloop_p_drop(L, L->timer_slabs[i], NKLOOP_P_SLAB * sizeof **L->timer_slabs);
+    for (i = 0; i < L->num_timer_slabs; i++) nkloop_p_drop(L, L->timer_slabs[i],
+                                                           NKLOOP_P_SLAB * sizeof **L->timer_slabs);
     nkloop_p_drop(L, L->timer_slabs, L->cap_timer_slabs * sizeof *L->timer_slabs);
     nkloop_p_drop(L, L->rx_buf, L->desc.read_quantum);
     nkloop_p_os_stop();
@@ -3479,6 +3673,16 @@ NETKIT_LOOP_API uint64_t nkloop_now_ns(const nkloop* L) { return L->now_ns; }
 NETKIT_LOOP_API int nkloop_os_error(const nkloop* L) { return L->os_error; }
 NETKIT_LOOP_API int nkloop_backend(const nkloop* L) { return L->backend->id; }
 NETKIT_LOOP_API void nkloop_get_stats(const nkloop* L, nkloop_stats* out) { *out = L->stats; }
+
+#undef NKLOOP_P_EPOLL
+#undef NKLOOP_P_KQUEUE
+#undef NKLOOP_P_RESOLVE
+#undef NKLOOP_P_ACCEPT4
+#undef NKLOOP_P_NIL
+#undef NKLOOP_P_UNLINKED
+#undef NKLOOP_P_IS_TIMER
+#undef NKLOOP_P_MAX_MS
+#undef NKLOOP_P_SOCK
 
 #ifdef __cplusplus
 } // extern "C"
