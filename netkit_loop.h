@@ -12,8 +12,114 @@
 #endif
 #ifndef NETKIT_LOOP_INCLUDED
 #define NETKIT_LOOP_INCLUDED 1
-/*  netkit_loop.h -- event loop: sockets, timers, wake-ups,
-    worker pool.  v0.1.0  MIT or public domain (end of file)  */
+/*  netkit_loop.h -- sockets, timers, wake-ups and workers in one event loop.  v0.1.0  MIT or public domain (see end)
+
+DO THIS
+    In one .c or .cpp file of its own, as its first line:
+        #define NETKIT_LOOP_IMPLEMENTATION
+        #include "netkit_loop.h"
+    and everywhere else just #include "netkit_loop.h". NETKIT_IMPLEMENTATION switches on all netkit headers at once.
+
+LINK WITH
+    POSIX: -lpthread (nothing with NETKIT_LOOP_NO_THREADS). Windows: ws2_32.
+
+DOES
+    - TCP over IPv4 and IPv6, and Unix sockets: dial with a deadline, listen, adopt what others opened
+    - epoll, kqueue, poll, WSAPoll behind one interface; many writes to a stream in one turn cost one system call
+    - three ways to be driven: once per frame with a time budget, sleeping on its own thread, nested in another loop
+    - protocols and filters (TLS) are slots of a stream: one can hand it to the next, unread bytes included
+    - timers by the hundred thousand, watches for other people's descriptors, posts from other threads, a worker pool
+    - files by sendfile, buffers by reference, backpressure both ways, lingering close
+    - a fixed-memory mode that never asks the system for memory after nkloop_create
+DOES NOT
+    - UDP, pipes to children, files without blocking (a disk read for a file being sent may wait for the disk)
+    - edge-triggered tricks, io_uring, more than one thread per loop: run one loop on each thread, with reuse_port
+    - names in nkloop_listen; more than one address family per listener, but for [::], which takes IPv4 as well
+    - poll and WSAPoll cost time proportional to all open streams: above a few hundred use a system with epoll or kqueue
+    - kqueue has been compiled and exercised against a stub of its calls, never yet on a real kernel
+
+EXAMPLE
+    // example.c -- an echo server: build with `cc example.c -lpthread`, talk to it with `nc 127.0.0.1 7000`
+    #define NETKIT_LOOP_IMPLEMENTATION
+    #include "netkit_loop.h"
+
+    static size_t on_data(void* self, nkloop* L, nkloop_stream s, uint8_t* bytes, size_t n) {
+        (void)self;
+        return nkloop_write(L, s, bytes, n) == NKLOOP_OK ? n : 0; // full: offered again when more arrives
+    }
+    static void on_close(void* self, nkloop* L, nkloop_stream s, int why) {
+        (void)self; (void)L; (void)s;
+        printf("closed: %s\n", nkloop_strerror(why));
+    }
+    static const nkloop_proto echo = { "echo", on_data, NULL, on_close, NULL, NULL, NULL };
+
+    static void on_accept(void* user, nkloop* L, nkloop_stream s) { nkloop_set_proto(L, s, &echo, user); }
+
+    int main(void) {
+        nkloop* L;
+        nkloop_listen_desc d = { 0 };
+        int err;
+        d.address = "127.0.0.1:7000";
+        d.on_accept = on_accept;
+        if ((err = nkloop_create(&L, NULL)) < 0 || (err = nkloop_listen(L, &d, NULL)) < 0) {
+            printf("cannot listen on %s: %s\n", d.address, nkloop_strerror(err));
+            return 1;
+        }
+        nkloop_run(L); // a game would call nkloop_pump(L, 1000) once per frame instead
+        nkloop_destroy(L);
+        return 0;
+    }
+
+IDEAS
+    One loop belongs to one thread. Only nkloop_post, nkloop_post_job, nkloop_pool_submit, nkloop_on_thread
+    and nkloop_stop may be called from others, and of these only nkloop_stop from a signal handler. There are
+    no globals: any number of loops may live.
+    A turn (one nkloop_pump or nkloop_wait) serves posts, timers and events, then sends what was written and
+    ends what was closed.
+    Callbacks run inside a turn only, on the loop's thread, never inside the call that caused them; they may
+    call everything but nkloop_pump, nkloop_wait, nkloop_run and nkloop_destroy.
+    Handles are numbers with a generation. One that is no longer alive is answered with NKLOOP_ERR_STALE, or
+    ignored by the calls that return nothing. A closed stream is stale at once; its on_close follows, exactly
+    once and last.
+    Whoever holds a stream's protocol slot owns its bytes. on_data consumes what it can and is offered the
+    rest again; nothing else buffers. Reading happens in one buffer of the loop, so an idle stream costs its
+    slot alone: 96 bytes, timer included.
+    Writing queues. What a turn wrote leaves in one call at its end. The queue of a stream is bounded by
+    tx_bytes: a write that does not fit changes nothing and says NKLOOP_ERR_FULL, and on_drain says when to go
+    on. nkloop_pause makes TCP push back.
+    Errors are negative, success is 0 (or a length). Out of memory and out of files are ordinary errors.
+
+TOUR
+    nkloop_create destroy              nkloop_pump wait run stop flush              nkloop_poll_fd timeout_ms on_thread
+    nkloop_listen dial adopt           nkloop_write write_ref write_file reserve commit
+    nkloop_set_proto set_filter        nkloop_finish close pause                    nkloop_set_timeout set_alarm
+    nkloop_timer_start stop            nkloop_watch_open change close               nkloop_post post_job
+    nkloop_pool_create submit destroy
+    nkloop_peer_address local_address  nkloop_unsent alive stream_fd                nkloop_get_stats strerror os_error
+
+OPTIONS
+    macro                      default          where
+    NETKIT_LOOP_API            extern           everywhere; e.g. your dllexport
+    NETKIT_LOOP_STATIC         off              everywhere; all functions static
+    NETKIT_LOOP_ASSERT(c)      NETKIT_ASSERT, else assert   implementation only
+    NETKIT_LOOP_NO_THREADS     off              implementation only; no pool, no name resolution
+    NETKIT_LOOP_NO_RESOLVE     off              implementation only; dial takes numeric addresses only
+    NETKIT_LOOP_NO_EPOLL       off              implementation only; poll on Linux
+    NETKIT_LOOP_NO_KQUEUE      off              implementation only; poll on macOS and BSD
+    NETKIT_LOOP_NO_PRAGMA_LIB  off              implementation only; no #pragma comment(lib) with MSVC
+    NETKIT_LOOP_SYS_...        the system's     implementation only; each system call, for fault tests: see @config
+
+LIMITS AND SAFETY
+    Peers may send anything, close at any byte, read nothing: a stream holds at most rx_bytes unread and
+    tx_bytes unsent (a reference or file may go beyond, being the caller's memory). When no file or slot is
+    left, listeners rest and connections wait in the backlog. Times are limited to 24 days, streams to 2^30.
+    SIGPIPE is never raised. Descriptors are closed on exec. alloc_fn and log_fn must be thread-safe if other
+    threads post. nkloop_destroy waits for a name lookup that is under way. Tested with every system call
+    failing in turn and every allocation failing in turn, under ASan, UBSan, TSan and valgrind.
+
+CHANGES
+    0.1.0  first version
+*/
 #include <stddef.h>
 #include <stdint.h>
 #define NETKIT_LOOP_VERSION 100 // 0.1.0 = major * 10000 + minor * 100 + patch
@@ -220,7 +326,9 @@ typedef struct nkloop_listen_desc {
     void   (*on_accept)(void* user, nkloop* L, nkloop_stream s);
     void*    user;
 } nkloop_listen_desc;
+// Out parameters may be NULL. An error means that nothing was opened and no callback will come.
 NETKIT_LOOP_API int      nkloop_dial  (nkloop* L, const nkloop_dial_desc* desc, nkloop_stream* out);
+// starts at once; ask nkloop_listener_address for the port
 NETKIT_LOOP_API int      nkloop_listen(nkloop* L, const nkloop_listen_desc* desc, nkloop_listener* out);
 // a connected socket; given to us, unless it fails
 NETKIT_LOOP_API int      nkloop_adopt (nkloop* L, nkloop_fd fd, const nkloop_proto* proto,
@@ -265,6 +373,7 @@ NETKIT_LOOP_API size_t   nkloop_unsent(nkloop* L, nkloop_stream s);  // bytes wr
 NETKIT_LOOP_API int      nkloop_alive(nkloop* L, nkloop_stream s);   // 1 unless stale or closing
 // "127.0.0.1:1234", "[::1]:80", "unix:"; length or error
 NETKIT_LOOP_API int      nkloop_peer_address (nkloop* L, nkloop_stream s, char* out, size_t cap);
+// the same for our end
 NETKIT_LOOP_API int      nkloop_local_address(nkloop* L, nkloop_stream s, char* out, size_t cap);
 // for socket options and credentials; stays ours
 NETKIT_LOOP_API nkloop_fd nkloop_stream_fd(nkloop* L, nkloop_stream s);
@@ -280,6 +389,7 @@ enum { NKLOOP_READ = 1, NKLOOP_WRITE = 2, NKLOOP_HANGUP = 4 };       // HANGUP i
 // fd stays yours; level-triggered
 NETKIT_LOOP_API int      nkloop_watch_open (nkloop* L, nkloop_fd fd, int events,
                                             void (*fn)(void* user, int events), void* user, nkloop_watch* out);
+// 0: nothing for now
 NETKIT_LOOP_API int      nkloop_watch_change(nkloop* L, nkloop_watch w, int events);
 NETKIT_LOOP_API void     nkloop_watch_close(nkloop* L, nkloop_watch w); // before you close fd; harmless when stale
 
@@ -292,7 +402,7 @@ typedef struct nkloop_stats {
     uint32_t streams;           // open now, listeners and watches not counted
     uint32_t timers;
 } nkloop_stats;
-NETKIT_LOOP_API void     nkloop_get_stats(const nkloop* L, nkloop_stats* out);
+NETKIT_LOOP_API void     nkloop_get_stats(const nkloop* L, nkloop_stats* out); // since nkloop_create
 
 #ifdef __cplusplus
 } // extern "C"
@@ -355,6 +465,10 @@ NETKIT_LOOP_API void     nkloop_get_stats(const nkloop* L, nkloop_stats* out);
 #endif
 #if defined(__linux__)
     #include <sys/sendfile.h>
+    #define NKLOOP_P_ABSTRACT 1 // Unix sockets without a file
+#endif
+#ifndef _WIN32
+    #define NKLOOP_P_POSIX 1
 #endif
 #if (defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) \
      || defined(__DragonFly__) || defined(NETKIT_LOOP_KQUEUE)) && !defined(NETKIT_LOOP_NO_KQUEUE)
@@ -764,8 +878,10 @@ static int nkloop_p_os_is_file(nkloop_fd file) { return GetFileType((HANDLE)file
 #else // POSIX
 typedef struct iovec nkloop_p_iov;
 #define NKLOOP_P_SOCK(fd) ((int)(fd))
-#ifndef MSG_NOSIGNAL
-    #define MSG_NOSIGNAL 0 // SO_NOSIGPIPE does it there
+#ifdef MSG_NOSIGNAL
+    #define NKLOOP_P_NOSIGNAL MSG_NOSIGNAL
+#else
+    #define NKLOOP_P_NOSIGNAL 0 // SO_NOSIGPIPE does it there
 #endif
 
 static void nkloop_p_iov_set(nkloop_p_iov* v, const void* p, size_t n) {
@@ -855,7 +971,7 @@ static int64_t nkloop_p_os_recv(nkloop* L, nkloop_fd fd, uint8_t* p, size_t n) {
 // One piece by send, several by sendmsg. more: a file follows at once, so a partial packet may wait for it.
 static int64_t nkloop_p_os_send(nkloop* L, nkloop_fd fd, nkloop_p_iov* iov, int count, int more) {
     int64_t r;
-    int flags = MSG_NOSIGNAL;
+    int flags = NKLOOP_P_NOSIGNAL;
     struct msghdr msg;
     #ifdef MSG_MORE
     if (more) flags |= MSG_MORE;
@@ -1032,7 +1148,7 @@ static void     nkloop_p_a32_store(nkloop_p_a32* a, uint32_t v) {
     _InterlockedExchange((volatile long*)&a->v, (long)v);
 }
 static uint32_t nkloop_p_a32_exchange(nkloop_p_a32* a, uint32_t v) {
-    return (uint32_t)_InterlockedExchange((volatile long*)&a->v, (long)v); 
+    return (uint32_t)_InterlockedExchange((volatile long*)&a->v, (long)v);
 }
 static void*    nkloop_p_aptr_load(nkloop_p_aptr* a) { return _InterlockedCompareExchangePointer(&a->p, NULL, NULL); }
 static void     nkloop_p_aptr_store(nkloop_p_aptr* a, void* p) { _InterlockedExchangePointer(&a->p, p); }
@@ -1722,7 +1838,7 @@ static int nkloop_p_port(const char* p, size_t n, uint16_t* out) {
     return NKLOOP_OK;
 }
 
-#ifndef _WIN32
+#ifdef NKLOOP_P_POSIX
 static int nkloop_p_address_unix(const char* path, nkloop_p_sockaddr* out) {
     struct sockaddr_un un;
     size_t n = strlen(path);
@@ -1731,7 +1847,7 @@ static int nkloop_p_address_unix(const char* path, nkloop_p_sockaddr* out) {
     if (n == 0 || n >= sizeof un.sun_path) return NKLOOP_ERR_ADDRESS;
     memcpy(un.sun_path, path, n);
     out->len = (uint32_t)(offsetof(struct sockaddr_un, sun_path) + n + 1);
-    #ifdef __linux__
+    #ifdef NKLOOP_P_ABSTRACT
     if (path[0] == '@') { un.sun_path[0] = 0; out->len--; } // abstract: length counts, no terminator
     #else
     if (path[0] == '@') return NKLOOP_ERR_UNSUPPORTED;
@@ -1783,7 +1899,7 @@ static int nkloop_p_address_parse(const char* text, nkloop_p_sockaddr* out, char
     int code;
     memset(out, 0, sizeof *out);
     if (strncmp(text, "unix:", 5) == 0) {
-        #ifdef _WIN32
+        #ifndef NKLOOP_P_POSIX
         return NKLOOP_ERR_UNSUPPORTED;
         #else
         return nkloop_p_address_unix(text + 5, out);
@@ -1803,7 +1919,7 @@ static int nkloop_p_address_text(const nkloop_p_sockaddr* a, char* out, size_t c
         if (!inet_ntop(AF_INET6, (void*)(uintptr_t)&a->u.v6.sin6_addr, host, sizeof host)) return NKLOOP_ERR_SYSTEM;
         n = snprintf(text, sizeof text, "[%s]:%u", host, (unsigned)ntohs(a->u.v6.sin6_port));
     } else {
-        #ifndef _WIN32
+        #ifdef NKLOOP_P_POSIX
         struct sockaddr_un un;
         size_t off = offsetof(struct sockaddr_un, sun_path), len = a->len > off ? a->len - off : 0;
         memcpy(&un, &a->u, sizeof un);
@@ -1888,7 +2004,7 @@ static void nkloop_p_filter_drop(nkloop* L, nkloop_p_filtered* f) {
 
 static void nkloop_p_listener_drop(nkloop* L, nkloop_p_slot* slot) {
     nkloop_p_listener* l = slot->u.listener;
-    #ifndef _WIN32
+    #ifdef NKLOOP_P_POSIX
     if (slot->flags & NKLOOP_P_OWNS_PATH) unlink(l->path);
     #endif
     if (slot->flags & NKLOOP_P_STARVED) L->starved--;
@@ -2661,7 +2777,7 @@ static void nkloop_p_accept(nkloop* L, uint32_t index) {
 static int nkloop_p_bind(nkloop* L, nkloop_fd fd, const nkloop_p_sockaddr* a, const nkloop_listen_desc* d) {
     int r = NETKIT_LOOP_SYS_BIND(NKLOOP_P_SOCK(fd), &a->u.any, (socklen_t)a->len) == 0
         ? NKLOOP_OK : nkloop_p_os_fail(L);
-    #ifndef _WIN32
+    #ifdef NKLOOP_P_POSIX
     if (a->u.any.sa_family == AF_UNIX && d->address[5] != '@') {
         nkloop_fd probe = NKLOOP_NO_FD;
         int dead = 0;
@@ -2683,7 +2799,7 @@ static int nkloop_p_bind(nkloop* L, nkloop_fd fd, const nkloop_p_sockaddr* a, co
 
 static void nkloop_p_listen_options(nkloop_fd fd, int family, const nkloop_listen_desc* d) {
     int on = 1, off = 0;
-    #ifdef _WIN32 // there SO_REUSEADDR would let anybody steal the port
+    #ifndef NKLOOP_P_POSIX // there SO_REUSEADDR would let anybody steal the port
     if (!d->reuse_port) setsockopt(NKLOOP_P_SOCK(fd), SOL_SOCKET, SO_EXCLUSIVEADDRUSE, (const char*)&on, sizeof on);
     else setsockopt(NKLOOP_P_SOCK(fd), SOL_SOCKET, SO_REUSEADDR, (const char*)&on, sizeof on);
     #else
@@ -2746,7 +2862,7 @@ NETKIT_LOOP_API int nkloop_listen(nkloop* L, const nkloop_listen_desc* desc, nkl
     if (r < 0) { nkloop_p_drop(L, l, sizeof *l); return r; }
     slot = nkloop_p_at(L, index);
     slot->u.listener = l;
-    #ifndef _WIN32
+    #ifdef NKLOOP_P_POSIX
     l->is_unix = a.u.any.sa_family == AF_UNIX;
     if (l->is_unix && !desc->adopt_fd && desc->address[5] != '@') {
         memcpy(l->path, desc->address + 5, strlen(desc->address + 5) + 1); // parsed: it fits
@@ -2794,7 +2910,7 @@ static void nkloop_p_dial_next(nkloop* L, uint32_t index, int last_error) {
         if (NETKIT_LOOP_SYS_CONNECT(NKLOOP_P_SOCK(slot->fd), &a->u.any,
                                     (socklen_t)a->len) == 0) last_error = NKLOOP_OK;
         else last_error = nkloop_p_os_fail(L);
-        #ifndef _WIN32
+        #ifdef NKLOOP_P_POSIX
         if (last_error < 0 && errno == EINTR) last_error = NKLOOP_P_AGAIN; // goes on by itself
         // its backlog is full
         if (last_error == NKLOOP_P_AGAIN && a->u.any.sa_family == AF_UNIX) last_error = NKLOOP_ERR_REFUSED;
@@ -3186,7 +3302,7 @@ static void nkloop_p_pool_work(nkloop_pool* pool) {
     }
     nkloop_p_unlock(&pool->lock);
 }
-#ifdef _WIN32
+#ifndef NKLOOP_P_POSIX
 static DWORD WINAPI nkloop_p_thread_main(LPVOID pool) { nkloop_p_pool_work((nkloop_pool*)pool); return 0; }
 #else
 static void* nkloop_p_thread_main(void* pool) { nkloop_p_pool_work((nkloop_pool*)pool); return NULL; }
@@ -3586,7 +3702,7 @@ static void nkloop_p_free(nkloop* L) {
     nkloop_alloc_fn alloc_fn = L->desc.alloc_fn;
     void* user = L->desc.alloc_user;
     if (L->wake_read != NKLOOP_NO_FD) {
-        #ifdef _WIN32
+        #ifndef NKLOOP_P_POSIX
         nkloop_p_os_close(L->wake_read);
         nkloop_p_os_close(L->wake_write);
         #else
@@ -3674,6 +3790,9 @@ NETKIT_LOOP_API int nkloop_os_error(const nkloop* L) { return L->os_error; }
 NETKIT_LOOP_API int nkloop_backend(const nkloop* L) { return L->backend->id; }
 NETKIT_LOOP_API void nkloop_get_stats(const nkloop* L, nkloop_stats* out) { *out = L->stats; }
 
+#undef NKLOOP_P_POSIX
+#undef NKLOOP_P_ABSTRACT
+#undef NKLOOP_P_NOSIGNAL
 #undef NKLOOP_P_EPOLL
 #undef NKLOOP_P_KQUEUE
 #undef NKLOOP_P_RESOLVE
@@ -3689,3 +3808,20 @@ NETKIT_LOOP_API void nkloop_get_stats(const nkloop* L, nkloop_stats* out) { *out
 #endif
 #endif // NETKIT_LOOP_IMPLEMENTED
 #endif // NETKIT_LOOP_IMPLEMENTATION
+
+/*  LICENCE: MIT or public domain, as you prefer.
+
+    MIT: Copyright (c) 2026 the netkit authors. Permission is hereby granted, free of charge, to any person obtaining a
+    copy of this software and associated documentation files (the "Software"), to deal in the Software without
+    restriction, including without limitation the rights to use, copy, modify, merge, publish, distribute, sublicense,
+    and/or sell copies of the Software, and to permit persons to whom the Software is furnished to do so, subject to the
+    following conditions: The above copyright notice and this permission notice shall be included in all copies or
+    substantial portions of the Software. THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+    IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+    NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+    LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE
+    SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+
+    Public domain (unlicense.org): This is free and unencumbered software released into the public domain. Anyone is
+    free to copy, modify, publish, use, compile, sell, or distribute this software, either in source code form or as a
+    compiled binary, for any purpose, commercial or non-commercial, and by any means. */
