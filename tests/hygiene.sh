@@ -577,11 +577,17 @@ check_cxx_caller() {
         try "both linked" "$CXX" "$T/all.o" "$T/user.o" -o "$T/two" -lpthread
 }
 
+# Debian's 32-bit compiler without gcc-multilib (which excludes cross compilers) looks for asm/ in the wrong place.
 check_m32() {
-    echo "int main(void) { return 0; }" >"$T/probe.c"
-    $CC -m32 "$T/probe.c" -o "$T/probe" >/dev/null 2>&1 || { skip "32 bit: $CC -m32 does not link"; return; }
+    echo "#include <errno.h>" >"$T/probe.c"
+    echo "int main(void) { return 0; }" >>"$T/probe.c"
+    m32=-m32
+    if ! $CC $m32 "$T/probe.c" -o "$T/probe" >/dev/null 2>&1; then
+        m32="-m32 -I/usr/include/$($CC -print-multiarch 2>/dev/null)"
+        $CC $m32 "$T/probe.c" -o "$T/probe" >/dev/null 2>&1 || { skip "32 bit: $CC -m32 does not link"; return; }
+    fi
     impl_source
-    try "implementation, -m32" $CC -m32 -std=c99 $warn -O1 -I "$HD" -c "$T/own.c" -o "$T/own.o" && link_two -m32
+    try "implementation, -m32" $CC $m32 -std=c99 $warn -O1 -I "$HD" -c "$T/own.c" -o "$T/own.o" && link_two $m32
 }
 
 check_mingw() { # MACHINE
