@@ -16,7 +16,7 @@ git clone -q "$here" "$tmp/clone" || exit 1
 mkdir "$tmp/bin"
 box=
 [ "${BARE_BUSYBOX:-0}" != 1 ] || box=$(command -v busybox)
-for t in sh awk basename cat chmod cmp comm cp cut date diff dirname echo env expr false getconf grep head kill ls mkdir mktemp mv od \
+for t in sh awk basename cat chmod cmp comm cp cut date diff dirname echo env expr false find getconf grep head kill ls mkdir mktemp mv od \
     printf ps pwd rm sed sleep sort tail tee test touch tr true uname uniq wc; do
     if [ -n "$box" ] && "$box" --list | grep -qx "$t"; then
         ln -s "$box" "$tmp/bin/$t"
@@ -30,4 +30,4 @@ for t in cc gcc as ld nm make; do # cc may look for as and ld in PATH
     case $real in /*) ln -s "$real" "$tmp/bin/$t" ;; esac
 done
 cd "$tmp/clone" || exit 1
-PATH=$tmp/bin make test
+PATH=$tmp/bin make test SHELL="$tmp/bin/sh"

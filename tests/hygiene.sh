@@ -583,7 +583,7 @@ check_m32() {
     echo "int main(void) { return 0; }" >>"$T/probe.c"
     m32=-m32
     if ! $CC $m32 "$T/probe.c" -o "$T/probe" >/dev/null 2>&1; then
-        m32="-m32 -I/usr/include/$($CC -print-multiarch 2>/dev/null)"
+        m32="-m32 -idirafter /usr/include/$($CC -print-multiarch 2>/dev/null)"
         $CC $m32 "$T/probe.c" -o "$T/probe" >/dev/null 2>&1 || { skip "32 bit: $CC -m32 does not link"; return; }
     fi
     impl_source
