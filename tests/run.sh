@@ -10,6 +10,7 @@
 #
 #   JOBS   how many at a time   (default: the processors, at least 4)
 #   LIMIT  seconds for one job  (default 100; a job that takes longer is killed and counts as a failure)
+#   BACKENDS  of the net_* jobs (default "epoll poll"; "-" runs them once, as they are)
 #   WRAP   put before the command, such as "valgrind -q" (scripts are not wrapped)
 set -u
 LC_ALL=C
@@ -18,6 +19,7 @@ check_tree=1
 if [ "${1:-}" = -n ]; then check_tree=0; shift; fi
 LIMIT=${LIMIT:-100}
 WRAP=${WRAP:-}
+BACKENDS=${BACKENDS:-epoll poll}
 cpus=$(getconf _NPROCESSORS_ONLN 2>/dev/null) || cpus=4
 JOBS=${JOBS:-$cpus}
 case $JOBS in ''|*[!0-9]*) JOBS=4 ;; esac
@@ -72,7 +74,7 @@ run_one() {
 # Reads the summary line, decides, prints one line; and the whole output of a job that failed.
 judge() {
     passed=0 failed=0 skipped=0 why=
-    line=$(sed -n 's/^\([0-9][0-9]*\) passed, \([0-9][0-9]*\) failed$/\1 \2/p' "$base.out" | tail -n 1)
+    line=$(tr -d '\r' <"$base.out" | sed -n 's/^\([0-9][0-9]*\) passed, \([0-9][0-9]*\) failed$/\1 \2/p' | tail -n 1)
     if [ -n "$line" ]; then
         passed=${line% *} failed=${line#* }
     else
@@ -80,6 +82,8 @@ judge() {
     fi
     if [ -f "$base.killed" ]; then
         why="killed after $LIMIT s"
+    elif [ "$status" -eq 127 ] && [ -z "$line" ]; then
+        why="not built"
     elif [ "$status" -gt 128 ]; then
         why="crashed, signal $((status - 128))"
     elif [ "$status" -ne 0 ] && [ "$failed" -eq 0 ]; then
@@ -121,7 +125,7 @@ count=0
 add() { count=$((count + 1)); echo "$*" >"$tmp/$count.job"; }
 for job in "$@"; do
     case $(job_name $job) in
-        net_*) add epoll "$job"; add poll "$job" ;;
+        net_*) for backend in $BACKENDS; do add "$backend" "$job"; done ;;
         *)     add - "$job" ;;
     esac
 done

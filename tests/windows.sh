@@ -52,12 +52,19 @@ echo "compiled for Windows: $passed, not: $failed"
 if [ -z "$WINE" ]; then
     echo "SKIPPED: windows: no wine, so nothing was run"
 elif [ -n "$jobs" ]; then
-    WRAP=$WINE LIMIT=${LIMIT:-200} sh tests/run.sh $jobs >"$out/run.log" 2>&1
+    "$WINE" cmd /c exit >"$out/wine.log" 2>&1 </dev/null # makes the prefix once, before several want to at the same time
+    WRAP=$WINE BACKENDS=- LIMIT=${LIMIT:-200} sh tests/run.sh $jobs >"$out/run.log" 2>&1
     sed '$d' "$out/run.log" | tr -d '\r'
     last=$(sed -n '$p' "$out/run.log")
     passed=$((passed + ${last%% *}))
     last=${last#*, }
     failed=$((failed + ${last%% *}))
 fi
+for server in wineserver /usr/lib/wine/wineserver64; do # of our own WINEPREFIX, nobody else's
+    if [ -n "$WINE" ] && command -v "$server" >/dev/null 2>&1; then
+        "$server" -k >/dev/null 2>&1
+        break
+    fi
+done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
