@@ -58,6 +58,16 @@ static ssize_t fault_pread(int fd, void* out, size_t n, off_t offset) {
     if (fault.pread_max && n > fault.pread_max) n = fault.pread_max;
     return pread(fd, out, n, offset);
 }
+static int have_openat2(void) { // not on old kernels, not under valgrind
+#ifdef __linux__
+    uint64_t how[3] = { O_RDONLY, 0, 8 };
+    long fd = syscall(437, AT_FDCWD, ".", how, sizeof how);
+    if (fd >= 0) close((int)fd);
+    return fd >= 0;
+#else
+    return 0;
+#endif
+}
 static void fault_clear(void) { memset(&fault, 0, sizeof fault); }
 
 // ---- the directory ----------------------------------------------------------------------------
@@ -261,7 +271,8 @@ static long pull(int s, void* out, size_t most) {
         if (errno != EAGAIN && errno != EINTR) return -1;
         turn(s);
     }
-    return CHECK(!"waited too long") - 1;
+    CHECK_INT(i, 0); // waited too long
+    return -1;
 }
 static void parse_reply(reply* r) {
     int n;
@@ -889,7 +900,7 @@ TEST(failing_calls) {
     fault.times = 3;
     CHECK_INT(get("/hello.txt"), 200);
     fault.times = -1;
-    CHECK_INT(get("/hello.txt"), 503);
+    CHECK_INT(get("/hello.txt"), have_openat2() ? 503 : 200);
     fault_clear();
     fault.fstat = EIO;
     fault.times = -1;
@@ -1092,6 +1103,7 @@ TEST(client_leaves_and_pipelining) {
         left -= (size_t)re.head.content_length;
     }
     CHECK_INT(left, 0);
+    for (i = 0; i < 50; i++) nkloop_wait(loop, 1); // the first client is gone for good
     before = open_files();
     for (i = 0; i < 20; i++) { // gone at once, after the head, in the middle
         int k;
