@@ -182,6 +182,8 @@ static void* counting_alloc(void* user, void* ptr, size_t old_size, size_t new_s
     return p;
 }
 
+static struct { uint32_t tx_bytes, write_timeout_ms; const nkhttp_codec* codec; } option; // of the next server
+
 static int start_server(void) {
     nkloop_desc ld;
     nkhttp_server_desc sd;
@@ -192,6 +194,9 @@ static int start_server(void) {
     if (b && strcmp(b, "epoll") == 0) ld.backend = NKLOOP_BACKEND_EPOLL;
     if (b && strcmp(b, "poll") == 0) ld.backend = NKLOOP_BACKEND_POLL;
     ld.alloc_fn = counting_alloc;
+    ld.tx_bytes = option.tx_bytes;
+    sd.write_timeout_ms = option.write_timeout_ms;
+    sd.codec = option.codec;
     live_bytes = 0;
     sd.address = "127.0.0.1:0";
     if (!CHECK_INT(nkloop_create(&loop, &ld), NKLOOP_OK)) return 0;
@@ -206,6 +211,7 @@ static void stop_server(void) {
     nkhttp_server_destroy(server);
     nkloop_destroy(loop);
     CHECK_INT(live_bytes, 0);
+    memset(&option, 0, sizeof option);
 }
 static int start_files(const nkhttp_files_desc* d) {
     make_root();
@@ -1254,6 +1260,129 @@ TEST(callbacks) {
     stop_server();
     CHECK_INT(f.open, 0);
     close(s);
+}
+
+TEST(small_send_queue) {
+    uint64_t two[2][2] = { { 0, 99999 }, { 900000, 999999 } };
+    nkhttp_files_desc d;
+    fake f;
+    memset(&f, 0, sizeof f);
+    memset(&d, 0, sizeof d);
+    d.vfs = &fake_vfs;
+    d.vfs_user = &f;
+    option.tx_bytes = 4096;
+    if (!start_files(&d)) return;
+    CHECK_INT(get("/gen.bin"), 200);
+    CHECK(re.body_len == 1000000 && is_pattern(re.body, re.body_len, 0));
+    CHECK_INT(get_with("/gen.bin", "Range", "bytes=0-99999,900000-"), 206);
+    check_parts("application/octet-stream", 1000000, two, 2);
+    CHECK_INT(get("/os.bin"), 200);
+    CHECK(re.body_len == 300000 && is_pattern(re.body, re.body_len, 0));
+    CHECK_INT(get_with("/os.bin", "Range", "bytes=0-59999"), 206); // read at once
+    CHECK(re.body_len == 60000 && is_pattern(re.body, re.body_len, 0));
+    stop_server();
+    CHECK_INT(f.open, 0);
+}
+
+TEST(client_that_stops_reading) { // is cut after write_timeout_ms, however large the piece that the loop holds
+    static const char* const paths[] = { "/huge.bin", "/moving.bin" };
+    char request[100];
+    nkhttp_files_desc d;
+    fake f;
+    int fd, s, i, k, before;
+    memset(&f, 0, sizeof f);
+    for (k = 0; k < 2; k++) {
+        make_root();
+        memset(&d, 0, sizeof d);
+        if (k == 0) { d.vfs = &fake_vfs; d.vfs_user = &f; }
+        else d.root = root;
+        fd = open(at("moving.bin"), O_RDWR | O_CREAT | O_TRUNC, 0644);
+        CHECK_INT(ftruncate(fd, MOVING), 0);
+        close(fd);
+        option.write_timeout_ms = 50;
+        if (!start_files(&d)) return;
+        before = open_files();
+        s = dial(32 * 1024);
+        snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", paths[k]);
+        push(s, request, strlen(request));
+        for (i = 0; i < 50; i++) nkloop_wait(loop, 1);
+        for (i = 0; i < 5000 && open_files() > before + 1; i++) nkloop_wait(loop, 2);
+        CHECK_INT(open_files(), before + 1); // ours; the server's socket and file are closed
+        close(s);
+        unlink(at("moving.bin"));
+        stop_server();
+    }
+    CHECK_INT(f.open, 0);
+}
+
+// ---- other parts of the server ----------------------------------------------------------------
+static void on_text(void* user, nkhttp_req* req) { nkhttp_reply_text(req, 200, (const char*)user); }
+
+TEST(beside_routes) {
+    static char root_text[] = "app root", api[] = "api";
+    nkhttp_files_desc d;
+    memset(&d, 0, sizeof d);
+    make_root();
+    d.root = root;
+    if (!start_server()) return;
+    CHECK_INT(nkhttp_route(server, "GET", "/", on_text, root_text), NKHTTP_OK);
+    CHECK_INT(nkhttp_route(server, "POST", "/api/{what}", on_text, api), NKHTTP_OK);
+    CHECK_INT(nkhttp_serve_files(server, "/", &d), NKHTTP_OK);
+    CHECK_INT(nkhttp_route(server, "GET", "/hello.txt", on_text, api), NKHTTP_OK);
+    CHECK_INT(get("/"), 200);
+    CHECK_BODY("app root");
+    CHECK_INT(fetch("POST", "/api/x", "Content-Length: 0\r\n"), 200);
+    CHECK_BODY("api");
+    CHECK_INT(get("/hello.txt"), 200);
+    CHECK_BODY("api");
+    CHECK_INT(get("/sub/x.txt"), 200);
+    CHECK_BODY("x\n");
+    CHECK_INT(get("/api/x"), 404); // no such file
+    CHECK_INT(fetch("POST", "/sub/x.txt", "Content-Length: 0\r\n"), 405);
+    stop_server();
+}
+
+static void* upper_begin(void* user) { return user; }
+static int upper_run(void* state, const uint8_t* in, size_t* in_bytes, uint8_t* out, size_t* out_bytes, int flush) {
+    size_t n = *in_bytes < *out_bytes ? *in_bytes : *out_bytes, i;
+    int all = n == *in_bytes;
+    (void)state;
+    for (i = 0; i < n; i++) out[i] = (uint8_t)(in[i] ^ 0x20);
+    *in_bytes = *out_bytes = n;
+    return flush && all;
+}
+static void upper_end(void* state) { (void)state; }
+
+TEST(beside_a_codec) { // whatever the codec does: a range, a .gz and a strong ETag name the bytes of the file
+    nkhttp_codec codec;
+    char etag[80];
+    memset(&codec, 0, sizeof codec);
+    codec.coding = "gzip";
+    codec.user = &codec;
+    codec.begin = upper_begin;
+    codec.run = upper_run;
+    codec.end = upper_end;
+    make_root();
+    put_pattern("pattern.txt", 50000);
+    put_pattern("pattern.css", 3000);
+    put_pattern("pattern.css.gz", 2000);
+    option.codec = &codec;
+    if (!start_root()) return;
+    CHECK_INT(get("/pattern.txt"), 200);
+    CHECK(re.body_len == 50000 && is_pattern(re.body, re.body_len, 0));
+    snprintf(etag, sizeof etag, "%s", field("ETag"));
+    CHECK_INT(get_with("/pattern.txt", "Accept-Encoding", "gzip"), 200);
+    if (field("Content-Encoding")[0]) CHECK(strcmp(field("ETag"), etag) != 0);
+    else CHECK(is_pattern(re.body, re.body_len, 0));
+    CHECK_INT(fetch("GET", "/pattern.txt", "Accept-Encoding: gzip\r\nRange: bytes=100-20099\r\n"), 206);
+    CHECK_FIELD("Content-Encoding", "");
+    CHECK(re.body_len == 20000 && is_pattern(re.body, re.body_len, 100));
+    CHECK_INT(get_with("/pattern.css", "Accept-Encoding", "gzip"), 200);
+    CHECK_FIELD("Content-Encoding", "gzip");
+    CHECK(re.body_len == 2000 && is_pattern(re.body, re.body_len, 0));
+    CHECK_INT(get_with("/big.bin", "Accept-Encoding", "gzip"), 200);
+    CHECK(re.body_len == 300000 && is_pattern(re.body, re.body_len, 0));
+    stop_server();
 }
 
 // ---- a table in the program -------------------------------------------------------------------
