@@ -116,6 +116,8 @@ PARTS
 
 code_part() { awk -v a="$1" -v b="$2" 'NR >= a && NR <= b { print NR ":" $0 }' "$CODE"; }
 
+siblings() { sed -n 's/^ *\(# *include "netkit_[a-z_]*\.h"\).*/\1/p' "$CODE"; }
+
 # Names of the public functions, as the compiler sees them. Further arguments: -D options
 api_names() {
     echo "#include \"$F\"" | $CC "$@" -I "$HD" "-DNETKIT_${U}_API=netkit_api_mark" -E -x c - 2>"$T/api.log" |
@@ -403,6 +405,7 @@ check_decl_then_impl() {
     {
         echo "#include \"$F\""
         echo "#define NETKIT_IMPLEMENTATION"
+        siblings # a second include of the header does not reach its own includes
         cat "$T/user.c"
     } >"$T/both.c"
     # The first <stdint.h> settles the feature macros, so this order needs them from outside: as gnu99 or by -D.
@@ -503,7 +506,7 @@ macro_names() { $CC -std=c99 -I "$HD" -dM -E "$1" | awk '{ sub(/[(].*/, "", $2);
 check_macros_decl() {
     {
         printf '#include <%s>\n' stddef.h stdint.h stdarg.h
-        sed -n 's/^ *\(# *include "netkit_[a-z_]*\.h"\).*/\1/p' "$CODE"
+        siblings
     } >"$T/before.c"
     { cat "$T/before.c"; echo "#include \"$F\""; } >"$T/after.c"
     macro_names "$T/before.c" >"$T/before"
@@ -663,7 +666,7 @@ check_unity() {
 # No file of the repository names a directory of the machine it was written on.
 check_home_paths() {
     dir=$(cd "$(dirname "${headers%% *}")" && pwd)
-    homes='(^|[^A-Za-z0-9_.$}{/-])/((home|Users)/[a-z]|roo[t]/)|[A-Z]:\\Users\\'
+    homes='(^|[^A-Za-z0-9_.$}{/-])/((home|Users)/[a-z]|roo[t]/([.]|[A-Za-z0-9_-]+/))|[A-Z]:\\Users\\'
     mine=$(printf '%s\n' "$dir" "${HOME:-}" | awk 'length($0) > 6 && split($0, a, "/") > 2')
     (
         cd "$dir" || exit

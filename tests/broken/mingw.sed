@@ -1,2 +1,5 @@
 # full
-s/^#if defined(_WIN32)/#if 0/
+/^#if defined(_WIN32)/{
+n
+s/0/nowhere/
+}
