@@ -591,7 +591,7 @@ enum {
     NKLOOP_P_IOV = 16,                                 // most pieces of one sendmsg
     NKLOOP_P_FLUSH_BYTES = 1 << 20,                    // most bytes sent for one stream per turn
     NKLOOP_P_ACCEPT_PAUSE_MS = 100,                    // how long a listener rests when no file is left
-    NKLOOP_P_LEVELS = 6, NKLOOP_P_BUCKETS = NKLOOP_P_LEVELS * 64,
+    NKLOOP_P_LEVELS = 7, NKLOOP_P_BUCKETS = NKLOOP_P_LEVELS * 64,
     NKLOOP_P_AGAIN = -1000                             // internal result: try later
 };
 #define NKLOOP_P_NIL      0xffffffffu // ends a list of indices
@@ -626,9 +626,13 @@ typedef struct nkloop_p_filtered {
     void*           self;
     nkloop_wire     w;
     nkloop_p_chunk* lent[4];       // behind wire_rx, plain_rx, plain_tx, wire_tx; NULL while empty
+    nkloop_p_chunk* raw;           // bytes read before the filter was set, still to go through it
     int             state;         // last result of the filter: handshaking or not
     int             got_eof;       // the peer ended its side cleanly
     int             stopped;       // stop() was called: self is gone
+    int             raw_due;       // what the protocol leaves unread is raw
+    int             held;          // on_data is looking into plain_rx
+    int             was_full;      // wire_tx was: the filter may have more inside
 } nkloop_p_filtered;
 
 typedef struct nkloop_p_sockaddr { // memory for any address, aligned
@@ -640,7 +644,6 @@ typedef struct nkloop_p_listener {
     void (*on_accept)(void* user, nkloop* L, nkloop_stream s);
     void*        user;
     int          disable_nodelay, is_unix;
-    nkloop_timer retry;
     char         path[112];        // of a Unix socket, to remove it at the end
 } nkloop_p_listener;
 
@@ -1397,6 +1400,16 @@ static void nkloop_p_slot_release(nkloop* L, uint32_t index) {
     L->open_slots--;
 }
 
+// Around every callback of a stream; they nest when one of them flushes.
+static unsigned nkloop_p_enter(nkloop_p_slot* slot) {
+    unsigned outer = slot->flags & NKLOOP_P_IN_CALL;
+    slot->flags |= NKLOOP_P_IN_CALL;
+    return outer;
+}
+static void nkloop_p_leave(nkloop_p_slot* slot, unsigned outer) {
+    slot->flags = (uint16_t)((slot->flags & ~(unsigned)NKLOOP_P_IN_CALL) | outer);
+}
+
 // The attention list: streams that want something before the turn ends. First come, first served.
 static void nkloop_p_attend(nkloop* L, uint32_t index, unsigned why) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
@@ -1410,11 +1423,11 @@ static void nkloop_p_attend(nkloop* L, uint32_t index, unsigned why) {
 }
 
 // ---- @wheel ----------------------------------------------------------------------------------
-// Hierarchical timing wheel: six levels of 64 buckets, one millisecond at the bottom. A timer sits
+// Hierarchical timing wheel: seven levels of 64 buckets (139 years), one millisecond at the bottom. A timer sits
 // on the level of the highest
 // bit in which its due time differs from the wheel's, so arming and stopping are constant time and
 // each timer moves down at
-// most five times. Streams' timers and users' timers are linked by index; nothing is allocated.
+// most six times. Streams' timers and users' timers are linked by index; nothing is allocated.
 static nkloop_p_tnode* nkloop_p_tnode_at(nkloop* L, uint32_t index) {
     if (index & NKLOOP_P_IS_TIMER) {
         index &= ~NKLOOP_P_IS_TIMER;
@@ -1513,9 +1526,9 @@ static uint32_t nkloop_p_now(nkloop* L) {
 
 // What a stream's one timer is for at the moment: the earliest of its deadlines. 0: none.
 static int nkloop_p_stream_due(nkloop_p_slot* slot, uint32_t* due) {
-    uint32_t best = 0, dial = slot->flags & NKLOOP_P_CONNECTING ? slot->in.dial->deadline_ms : 0;
-    int any = 0;
-    if (slot->idle_ms && !dial) { best = slot->seen_ms + slot->idle_ms; any = 1; }
+    int any = 0, connecting = slot->flags & NKLOOP_P_CONNECTING ? 1 : 0;
+    uint32_t best = 0, dial = connecting ? slot->in.dial->deadline_ms : 0;
+    if (slot->idle_ms && !connecting) { best = slot->seen_ms + slot->idle_ms; any = 1; }
     if (slot->alarm_ms && (!any || (int32_t)(slot->alarm_ms - best) < 0)) { best = slot->alarm_ms; any = 1; }
     if (dial && (!any || (int32_t)(dial - best) < 0)) { best = dial; any = 1; }
     *due = best;
@@ -1598,15 +1611,16 @@ static void nkloop_p_queue_append(nkloop_p_slot* slot, nkloop_p_chunk* c) {
     }
 }
 
-// Takes the first piece off the queue, which must be sent whole.
-static void nkloop_p_queue_shift(nkloop* L, nkloop_p_slot* slot) {
+// Takes the first piece off the queue; the caller ends it.
+static nkloop_p_chunk* nkloop_p_queue_shift(nkloop_p_slot* slot) {
     nkloop_p_chunk *first = slot->tx, *second = first->next;
     if (second) {
         second->last = first->last;
         second->queued = first->queued;
     }
     slot->tx = second;
-    nkloop_p_chunk_end(L, first);
+    first->next = NULL;
+    return first;
 }
 
 static uint64_t nkloop_p_queued(const nkloop_p_slot* slot) {
@@ -1882,7 +1896,7 @@ static int nkloop_p_address_split(const char* text, char* host, uint16_t* port) 
     if (!colon) return NKLOOP_ERR_ADDRESS;
     n = (size_t)(colon - text);
     if (text[0] == '[') {
-        if (n < 2 || text[n - 1] != ']') return NKLOOP_ERR_ADDRESS;
+        if (n < 2 || text[n - 1] != ']' || !memchr(text, ':', n)) return NKLOOP_ERR_ADDRESS;
         text++;
         n -= 2;
     } else if (memchr(text, ':', n)) {
@@ -1947,7 +1961,11 @@ static int nkloop_p_want(const nkloop_p_slot* slot) {
         if (slot->flags & (NKLOOP_P_FINISH | NKLOOP_P_LINGER) || handshaking) want = NKLOOP_READ;
         else if (slot->u.proto && !(slot->flags & NKLOOP_P_PAUSED)) want = NKLOOP_READ;
     }
-    if (slot->flags & NKLOOP_P_BLOCKED) want |= NKLOOP_WRITE;
+    if (slot->flags & NKLOOP_P_BLOCKED) {
+        // a filter that waits for room to answer in cannot take more either
+        if (slot->filtered && slot->filtered->w.wire_rx.len == NKLOOP_WIRE_BYTES) want = 0;
+        want |= NKLOOP_WRITE;
+    }
     return want;
 }
 
@@ -1999,6 +2017,7 @@ static void nkloop_p_filter_drop(nkloop* L, nkloop_p_filtered* f) {
     int i;
     if (!f->stopped) f->filter->stop(f->self, NULL);
     for (i = 0; i < 4; i++) if (f->lent[i]) nkloop_p_unlend(L, f->lent[i]);
+    if (f->raw) nkloop_p_unlend(L, f->raw);
     nkloop_p_drop(L, f, sizeof *f);
 }
 
@@ -2008,19 +2027,29 @@ static void nkloop_p_listener_drop(nkloop* L, nkloop_p_slot* slot) {
     if (slot->flags & NKLOOP_P_OWNS_PATH) unlink(l->path);
     #endif
     if (slot->flags & NKLOOP_P_STARVED) L->starved--;
-    nkloop_timer_stop(L, l->retry);
     nkloop_p_drop(L, l, sizeof *l);
+}
+
+static void nkloop_p_listener_rest(nkloop* L, uint32_t index, int code);
+
+// A resting listener goes on, or rests again.
+static void nkloop_p_listener_wake(nkloop* L, uint32_t index) {
+    nkloop_p_slot* slot = nkloop_p_at(L, index);
+    int r;
+    if (!(slot->flags & NKLOOP_P_STARVED)) return;
+    slot->flags = (uint16_t)(slot->flags & ~NKLOOP_P_STARVED);
+    slot->alarm_ms = 0;
+    L->starved--;
+    if (slot->flags & (NKLOOP_P_PAUSED | NKLOOP_P_CLOSING)) return;
+    r = nkloop_p_watch_set(L, index, slot, NKLOOP_READ);
+    if (r < 0) nkloop_p_listener_rest(L, index, r);
 }
 
 // A file or a slot has become free: listeners that wait for one may go on.
 static void nkloop_p_feed_starved(nkloop* L) {
     uint32_t i, n = L->num_slabs << NKLOOP_P_SLAB_SHIFT;
     for (i = 0; i < n && L->starved > 0; i++) {
-        nkloop_p_slot* slot = nkloop_p_at(L, i);
-        if (slot->kind != NKLOOP_P_LISTENER || !(slot->flags & NKLOOP_P_STARVED)) continue;
-        slot->flags = (uint16_t)(slot->flags & ~NKLOOP_P_STARVED);
-        L->starved--;
-        if (!(slot->flags & (NKLOOP_P_PAUSED | NKLOOP_P_CLOSING))) nkloop_p_watch_set(L, i, slot, NKLOOP_READ);
+        if (nkloop_p_at(L, i)->kind == NKLOOP_P_LISTENER) nkloop_p_listener_wake(L, i);
     }
 }
 
@@ -2038,7 +2067,7 @@ static void nkloop_p_retire(nkloop* L, uint32_t index) {
     if (slot->kind == NKLOOP_P_STREAM) {
         if (slot->flags & NKLOOP_P_CONNECTING) nkloop_p_dial_drop(L, slot->in.dial);
         else if (slot->in.rx) nkloop_p_unlend(L, slot->in.rx);
-        while (slot->tx) nkloop_p_queue_shift(L, slot);
+        while (slot->tx) nkloop_p_chunk_end(L, nkloop_p_queue_shift(slot));
         if (slot->filtered) nkloop_p_filter_drop(L, slot->filtered);
         L->stats.closed++;
     }
@@ -2056,7 +2085,10 @@ static void nkloop_p_linger(nkloop* L, uint32_t index) {
     // 1: SHUT_WR, SD_SEND
     if (NETKIT_LOOP_SYS_SHUTDOWN(NKLOOP_P_SOCK(slot->fd), 1) != 0) { nkloop_p_close_slot(L, index,
         NKLOOP_OK); return; }
-    if (slot->in.rx) { nkloop_p_unlend(L, slot->in.rx); slot->in.rx = NULL; }
+    if (slot->in.rx && !(slot->flags & NKLOOP_P_IN_CALL)) { // else on_data may be looking at it
+        nkloop_p_unlend(L, slot->in.rx);
+        slot->in.rx = NULL;
+    }
     slot->idle_ms = 0;
     slot->alarm_ms = ((uint32_t)L->now_ms + L->desc.linger_ms) | 1u; // never 0, which means none
     nkloop_p_stream_rearm(L, index);
@@ -2067,6 +2099,7 @@ static void nkloop_p_linger(nkloop* L, uint32_t index) {
 static void nkloop_p_sent(nkloop* L, uint32_t index) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
     nkloop_stream s;
+    unsigned outer;
     uint64_t left = nkloop_p_queued(slot);
     if (slot->flags & NKLOOP_P_CLOSING) return;
     if (left == 0 && slot->flags & NKLOOP_P_FINISH) {
@@ -2074,12 +2107,14 @@ static void nkloop_p_sent(nkloop* L, uint32_t index) {
         return;
     }
     if (!(slot->flags & NKLOOP_P_DRAIN) || left > L->desc.tx_bytes / 4) return;
+    // flushed inside a callback: on_drain must not interrupt it, nor itself
+    if (slot->flags & NKLOOP_P_IN_CALL) { nkloop_p_attend(L, index, NKLOOP_P_DIRTY); return; }
     slot->flags = (uint16_t)(slot->flags & ~NKLOOP_P_DRAIN);
     if (!slot->u.proto || !slot->u.proto->on_drain) return;
     s.id = nkloop_p_id(slot, index);
-    slot->flags |= NKLOOP_P_IN_CALL;
+    outer = nkloop_p_enter(slot);
     slot->u.proto->on_drain(slot->self, L, s);
-    slot->flags = (uint16_t)(slot->flags & ~NKLOOP_P_IN_CALL);
+    nkloop_p_leave(slot, outer);
 }
 
 static void nkloop_p_blocked(nkloop* L, uint32_t index) {
@@ -2093,7 +2128,7 @@ static void nkloop_p_blocked(nkloop* L, uint32_t index) {
 static int64_t nkloop_p_send_pieces(nkloop* L, nkloop_p_slot* slot, uint64_t* want) {
     nkloop_p_iov iov[NKLOOP_P_IOV];
     nkloop_p_chunk* c;
-    int count = 0;
+    int count = 0, more;
     size_t n;
     for (c = slot->tx, *want = 0; c && c->kind != NKLOOP_P_FILE && count < NKLOOP_P_IOV; c = c->next) {
         const uint8_t* p;
@@ -2110,28 +2145,34 @@ static int64_t nkloop_p_send_pieces(nkloop* L, nkloop_p_slot* slot, uint64_t* wa
         *want += n;
         if (*want >= NKLOOP_P_FLUSH_BYTES) break;
     }
-    return count ? nkloop_p_os_send(L, slot->fd, iov, count, c && c->kind == NKLOOP_P_FILE) : 0;
+    // a file of which nothing is left will not push out what waits for it
+    more = c && c->kind == NKLOOP_P_FILE && ((nkloop_p_ref*)(void*)c)->left > 0;
+    return count ? nkloop_p_os_send(L, slot->fd, iov, count, more) : 0;
 }
 
+// The first n bytes have left. Pieces end when all is accounted for: who gives bytes back may write and flush.
 static void nkloop_p_consume_sent(nkloop* L, nkloop_p_slot* slot, uint64_t n) {
+    nkloop_p_chunk *c, *ended = NULL, **link = &ended;
     slot->tx->queued -= n;
     L->stats.bytes_out += n;
-    for (;;) {
-        nkloop_p_chunk* c = slot->tx;
-        uint64_t have, take;
-        if (!c) return;
-        have = c->kind == NKLOOP_P_DATA ? c->end - c->at : ((nkloop_p_ref*)(void*)c)->left;
-        take = n < have ? n : have;
-        n -= take;
-        if (take < have) {
-            nkloop_p_ref* r = (nkloop_p_ref*)(void*)c;
-            if (c->kind == NKLOOP_P_DATA) { c->at += (uint32_t)take; return; }
-            r->left -= take;
-            if (c->kind == NKLOOP_P_FILE) r->offset += take; else r->bytes += take;
-            return;
+    while ((c = slot->tx) != NULL) {
+        nkloop_p_ref* r = (nkloop_p_ref*)(void*)c;
+        uint64_t have = c->kind == NKLOOP_P_DATA ? c->end - c->at : r->left;
+        if (n < have) {
+            if (c->kind == NKLOOP_P_DATA) c->at += (uint32_t)n;
+            else if (c->kind == NKLOOP_P_FILE) r->offset += n;
+            else r->bytes += n;
+            if (c->kind != NKLOOP_P_DATA) r->left -= n;
+            break;
         }
-        nkloop_p_queue_shift(L, slot);
-        if (n == 0 && slot->tx && slot->tx->queued > 0) return;
+        n -= have;
+        *link = nkloop_p_queue_shift(slot);
+        link = &(*link)->next;
+    }
+    while (ended) {
+        c = ended;
+        ended = c->next;
+        nkloop_p_chunk_end(L, c);
     }
 }
 
@@ -2160,7 +2201,7 @@ static int64_t nkloop_p_send_file(nkloop* L, nkloop_p_slot* slot, uint64_t* want
 static void nkloop_p_flush_plain(nkloop* L, uint32_t index) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
     uint64_t total = 0, want = 0;
-    while (slot->tx && total < NKLOOP_P_FLUSH_BYTES) {
+    while (slot->tx && total < NKLOOP_P_FLUSH_BYTES && !(slot->flags & (NKLOOP_P_CLOSING | NKLOOP_P_BLOCKED))) {
         int is_file = slot->tx->kind == NKLOOP_P_FILE && ((nkloop_p_ref*)(void*)slot->tx)->left > 0;
         int64_t n = is_file ? nkloop_p_send_file(L, slot, &want) : nkloop_p_send_pieces(L, slot, &want);
         if (n == NKLOOP_P_AGAIN) { nkloop_p_blocked(L, index); break; }
@@ -2172,7 +2213,7 @@ static void nkloop_p_flush_plain(nkloop* L, uint32_t index) {
         if ((uint64_t)n < want) { nkloop_p_blocked(L, index); break; }
     }
     if (slot->tx && !(slot->flags & NKLOOP_P_BLOCKED)) nkloop_p_attend(L, index, NKLOOP_P_DIRTY); // others first
-    if (total > 0 || slot->flags & NKLOOP_P_FINISH) nkloop_p_sent(L, index);
+    if (total > 0 || slot->flags & (NKLOOP_P_FINISH | NKLOOP_P_DRAIN)) nkloop_p_sent(L, index);
 }
 
 static void nkloop_p_filter_out(nkloop* L, uint32_t index);
@@ -2310,7 +2351,7 @@ NETKIT_LOOP_API int nkloop_write_file(nkloop* L, nkloop_stream s, nkloop_fd file
 // Between socket and protocol, when there is a filter: four buffers, lent while they hold bytes.
 // The filter changes bytes,
 // this room carries them.
-static void nkloop_p_offer(nkloop* L, uint32_t index, uint8_t* p, size_t n);
+static size_t nkloop_p_offer(nkloop* L, uint32_t index, uint8_t* p, size_t n);
 static void nkloop_p_tell_eof(nkloop* L, uint32_t index);
 
 static nkloop_buf* nkloop_p_wire_buf(nkloop_p_filtered* f, int i) {
@@ -2339,7 +2380,7 @@ static void nkloop_p_wire_return(nkloop* L, nkloop_p_filtered* f) {
     int i;
     for (i = 0; i < 4; i++) {
         nkloop_buf* b = nkloop_p_wire_buf(f, i);
-        if (!f->lent[i] || b->len > 0) continue;
+        if (!f->lent[i] || b->len > 0 || (f->held && b == &f->w.plain_rx)) continue;
         nkloop_p_unlend(L, f->lent[i]);
         f->lent[i] = NULL;
         b->data = NULL;
@@ -2396,77 +2437,112 @@ static int nkloop_p_plain_fill(nkloop* L, nkloop_p_slot* slot) {
     return NKLOOP_OK;
 }
 
-// The filter refused to go on: what it has to say to the peer (an alert) is sent if it can be, then
-// the stream closes.
+// The filter refused to go on: what it has to say to the peer (an alert) still goes out, as after nkloop_finish.
 static void nkloop_p_filter_failed(nkloop* L, uint32_t index) {
-    nkloop_p_wire_send(L, index);
-    nkloop_p_close_slot(L, index, NKLOOP_ERR_FILTER);
+    nkloop_p_slot* slot = nkloop_p_at(L, index);
+    nkloop_p_filtered* f = slot->filtered;
+    if (slot->why == NKLOOP_OK) slot->why = NKLOOP_ERR_FILTER;
+    slot->flags = (uint16_t)((slot->flags | NKLOOP_P_FINISH) & ~NKLOOP_P_PAUSED);
+    f->w.wire_rx.len = f->w.plain_rx.len = f->w.plain_tx.len = 0;
+    if (!f->stopped) { f->stopped = 1; f->filter->stop(f->self, NULL); }
+    while (slot->tx) nkloop_p_chunk_end(L, nkloop_p_queue_shift(slot));
+    nkloop_p_attend(L, index, NKLOOP_P_DIRTY);
+    nkloop_p_interest(L, index);
+}
+
+// One call each of out and, at the end, of stop. < 0: the filter has given up.
+static int nkloop_p_filter_push(nkloop_p_slot* slot) {
+    nkloop_p_filtered* f = slot->filtered;
+    int r = NKLOOP_OK;
+    if (f->stopped) return r;
+    if (f->w.plain_tx.len > 0 || f->was_full) r = nkloop_p_filter_result(f, f->filter->out(f->self, &f->w));
+    if (r < 0) return r;
+    // its last words need room
+    if (slot->flags & NKLOOP_P_FINISH && f->w.plain_tx.len == 0 && !slot->tx
+        && f->w.wire_tx.len <= f->w.wire_tx.cap / 2) {
+        f->stopped = 1;
+        f->filter->stop(f->self, &f->w);
+    }
+    return r;
 }
 
 static void nkloop_p_filter_out(nkloop* L, uint32_t index) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
     nkloop_p_filtered* f = slot->filtered;
-    int moved, r;
+    int moved, r, sent = 0;
     if (nkloop_p_wire_lend(L, f) < 0) { nkloop_p_close_slot(L, index, NKLOOP_ERR_NOMEM); return; }
     do {
         size_t had_plain, had_wire;
         if ((r = nkloop_p_plain_fill(L, slot)) < 0) { nkloop_p_close_slot(L, index, r); return; }
         had_plain = f->w.plain_tx.len;
         had_wire = f->w.wire_tx.len;
-        if (had_plain > 0 && !f->stopped && nkloop_p_filter_result(f, f->filter->out(f->self,
-            &f->w)) < 0) { nkloop_p_filter_failed(L, index); return; }
-        if (slot->flags & NKLOOP_P_FINISH && !f->stopped && f->w.plain_tx.len == 0 && !slot->tx) {
-            f->stopped = 1;
-            f->filter->stop(f->self, &f->w);
-        }
+        if (nkloop_p_filter_push(slot) < 0) { nkloop_p_filter_failed(L, index); return; }
         moved = f->w.plain_tx.len != had_plain || f->w.wire_tx.len != had_wire;
+        f->was_full = f->w.wire_tx.len == f->w.wire_tx.cap;
         if ((r = nkloop_p_wire_send(L, index)) < 0) return;
-    } while ((moved || r > 0) && !(slot->flags & NKLOOP_P_BLOCKED));
+        sent |= r > 0;
+    } while ((moved || r > 0) && !(slot->flags & (NKLOOP_P_BLOCKED | NKLOOP_P_CLOSING)));
+    // it may have stopped reading because it had no room to answer
+    if (sent && f->w.wire_rx.len > 0 && !f->stopped) nkloop_p_attend(L, index, NKLOOP_P_DELIVER);
     nkloop_p_wire_return(L, f);
     nkloop_p_sent(L, index);
 }
 
-// Runs wire_rx through the filter and offers what comes out, until neither moves.
+// Runs wire_rx through the filter and offers what comes out, until neither moves. What a paused
+// protocol has no room for waits in plain_rx.
 static void nkloop_p_filter_in(nkloop* L, uint32_t index) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
     nkloop_p_filtered* f = slot->filtered;
-    size_t had_wire, got;
+    nkloop_buf* plain = &f->w.plain_rx;
+    size_t had_wire, got, taken;
     do {
-        if (slot->flags & NKLOOP_P_CLOSING || f->stopped || f->got_eof) break;
+        if (slot->flags & NKLOOP_P_CLOSING || f->stopped || (f->got_eof && plain->len == 0)) break;
         if (slot->flags & NKLOOP_P_PAUSED && f->state != NKLOOP_FILTER_HANDSHAKING) break;
         if (nkloop_p_wire_lend(L, f) < 0) { nkloop_p_close_slot(L, index, NKLOOP_ERR_NOMEM); return; }
         had_wire = f->w.wire_rx.len;
-        if (nkloop_p_filter_result(f, f->filter->in(f->self,
-                                                    &f->w)) < 0) { nkloop_p_filter_failed(L, index); return; }
-        got = f->w.plain_rx.len;
-        if (got > 0) {
-            f->w.plain_rx.len = 0; // the buffer stays lent during the call
-            nkloop_p_offer(L, index, f->w.plain_rx.data, got);
+        if (plain->len == 0 && nkloop_p_filter_result(f, f->filter->in(f->self, &f->w)) < 0) {
+            nkloop_p_filter_failed(L, index);
+            return;
         }
+        if ((got = plain->len) == 0) continue;
+        plain->len = 0;
+        f->held = 1;
+        taken = nkloop_p_offer(L, index, plain->data, got);
+        f->held = 0;
+        if (taken == got) continue;
+        memmove(plain->data, plain->data + taken, got - taken);
+        plain->len = got - taken;
+        break;
     } while (got > 0 || f->w.wire_rx.len != had_wire);
     if (slot->flags & NKLOOP_P_CLOSING) return;
     nkloop_p_filter_out(L, index); // handshake answers, and early data that waited for it
-    if (f->got_eof && !(slot->flags & NKLOOP_P_EOF_SEEN)) {
+    if (f->got_eof && !(slot->flags & (NKLOOP_P_EOF_SEEN | NKLOOP_P_CLOSING))) {
         slot->flags |= NKLOOP_P_EOF_SEEN;
         nkloop_p_tell_eof(L, index);
     }
     nkloop_p_interest(L, index);
 }
 
-// Raw bytes that were read before the filter was set, or just now.
-static void nkloop_p_filter_feed(nkloop* L, uint32_t index, const uint8_t* p, size_t n) {
+// Raw bytes that were read before the filter was set go first.
+static void nkloop_p_filter_raw(nkloop* L, uint32_t index) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
     nkloop_p_filtered* f = slot->filtered;
-    while (n > 0 && !(slot->flags & NKLOOP_P_CLOSING)) {
-        size_t k;
+    nkloop_buf* wire = &f->w.wire_rx;
+    if (f->raw_due) {
+        f->raw_due = 0;
+        f->raw = slot->in.rx;
+        slot->in.rx = NULL;
+    }
+    while (f->raw && !(slot->flags & NKLOOP_P_CLOSING)) {
+        nkloop_p_chunk* c = f->raw;
+        size_t n;
         if (nkloop_p_wire_lend(L, f) < 0) { nkloop_p_close_slot(L, index, NKLOOP_ERR_NOMEM); return; }
-        k = f->w.wire_rx.cap - f->w.wire_rx.len;
-        if (k == 0) { nkloop_p_close_slot(L, index, NKLOOP_ERR_RX_FULL); return; }
-        if (k > n) k = n;
-        memcpy(f->w.wire_rx.data + f->w.wire_rx.len, p, k);
-        f->w.wire_rx.len += k;
-        p += k;
-        n -= k;
+        n = wire->cap - wire->len < c->end - c->at ? wire->cap - wire->len : c->end - c->at;
+        if (n == 0) return; // paused: the rest waits
+        memcpy(wire->data + wire->len, nkloop_p_bytes(c) + c->at, n);
+        wire->len += n;
+        c->at += (uint32_t)n;
+        if (c->at == c->end) { f->raw = NULL; nkloop_p_unlend(L, c); }
         nkloop_p_filter_in(L, index);
     }
 }
@@ -2495,7 +2571,8 @@ NETKIT_LOOP_API int nkloop_set_filter(nkloop* L, nkloop_stream s, const nkloop_f
     if (!slot) return NKLOOP_ERR_STALE;
     if (!filter || slot->filtered || slot->flags & (NKLOOP_P_CONNECTING | NKLOOP_P_FINISH)) return NKLOOP_ERR_INVAL;
     if ((r = nkloop_p_filter_attach(L, (uint32_t)s.id, filter, self)) < 0) return r;
-    if (slot->in.rx && !(slot->flags & NKLOOP_P_IN_CALL)) nkloop_p_attend(L, (uint32_t)s.id, NKLOOP_P_DELIVER);
+    slot->filtered->raw_due = 1;
+    nkloop_p_attend(L, (uint32_t)s.id, NKLOOP_P_DELIVER);
     return NKLOOP_OK;
 }
 
@@ -2515,15 +2592,16 @@ static size_t nkloop_p_call_data(nkloop* L, uint32_t index, uint8_t* p, size_t n
     nkloop_p_filtered* filtered = slot->filtered;
     nkloop_stream s;
     size_t eaten = 0, used;
+    unsigned outer;
     s.id = nkloop_p_id(slot, index);
     while (eaten < n && !(slot->flags & (NKLOOP_P_CLOSING | NKLOOP_P_PAUSED)) && slot->filtered == filtered) {
         const nkloop_proto* proto = slot->u.proto;
         void* self = slot->self;
         if (slot->flags & NKLOOP_P_FINISH) return n; // nobody listens any more
         if (!proto) break;
-        slot->flags |= NKLOOP_P_IN_CALL;
+        outer = nkloop_p_enter(slot);
         used = proto->on_data(self, L, s, p + eaten, n - eaten);
-        slot->flags = (uint16_t)(slot->flags & ~NKLOOP_P_IN_CALL);
+        nkloop_p_leave(slot, outer);
         NETKIT_LOOP_ASSERT(used <= n - eaten);
         eaten += used;
         if (used == 0 && slot->u.proto == proto && slot->self == self) break;
@@ -2556,61 +2634,66 @@ static nkloop_p_chunk* nkloop_p_tail_room(nkloop* L, nkloop_p_slot* slot, size_t
     return grown;
 }
 
+// Nobody wants what is kept, and more does not fit. Raw bytes have not been offered to their filter yet.
+static int nkloop_p_is_rx_full(nkloop* L, const nkloop_p_slot* slot) {
+    const nkloop_p_chunk* c = slot->in.rx;
+    if (!c || c->end - c->at < L->desc.rx_bytes || !slot->u.proto) return 0;
+    return !(slot->flags & (NKLOOP_P_PAUSED | NKLOOP_P_FINISH)) && !(slot->filtered && slot->filtered->raw_due);
+}
+
 // Offers what is kept. The chunk goes back when it is empty.
 static void nkloop_p_deliver(nkloop* L, uint32_t index) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
     nkloop_p_chunk* c = slot->in.rx;
-    size_t before;
     if (!c || slot->flags & NKLOOP_P_CONNECTING) return;
-    before = c->end - c->at;
-    c->at += (uint32_t)nkloop_p_call_data(L, index, nkloop_p_bytes(c) + c->at, before);
+    c->at += (uint32_t)nkloop_p_call_data(L, index, nkloop_p_bytes(c) + c->at, c->end - c->at);
     if (c->at == c->end) {
         slot->in.rx = NULL;
         nkloop_p_unlend(L, c);
-    } else if (c->end - c->at == L->desc.rx_bytes
-               && !(slot->flags & (NKLOOP_P_PAUSED | NKLOOP_P_CLOSING)) && slot->u.proto) {
+    } else if (nkloop_p_is_rx_full(L, slot)) {
         nkloop_p_close_slot(L, index, NKLOOP_ERR_RX_FULL);
     }
 }
 
-// New bytes in somebody's buffer: behind the tail if there is one, else straight to the protocol,
-// keeping what it leaves.
-static void nkloop_p_offer(nkloop* L, uint32_t index, uint8_t* p, size_t n) {
+// New bytes in somebody's buffer: straight to the protocol, keeping what it leaves; or behind what
+// was left before. Returns how many found a place: less than n only if the stream is paused or closing.
+static size_t nkloop_p_offer(nkloop* L, uint32_t index, uint8_t* p, size_t n) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
-    nkloop_p_chunk* c;
-    size_t eaten = 0;
-    int direct = slot->in.rx == NULL;
-    if (direct) eaten = nkloop_p_call_data(L, index, p, n);
-    if (eaten == n || slot->flags & NKLOOP_P_CLOSING) return;
-    if (!(c = nkloop_p_tail_room(L, slot, n - eaten))) {
-        nkloop_p_close_slot(L, index, n - eaten + (slot->in.rx
-                                                   ? slot->in.rx->end - slot->in.rx->at : 0) > L->desc.rx_bytes
-                                      ? NKLOOP_ERR_RX_FULL : NKLOOP_ERR_NOMEM);
-        return;
+    nkloop_p_chunk* c = slot->in.rx;
+    size_t at = 0, had, k;
+    if (!c) at = nkloop_p_call_data(L, index, p, n);
+    for (; at < n && !(slot->flags & NKLOOP_P_CLOSING); at += k) {
+        if (nkloop_p_is_rx_full(L, slot)) { nkloop_p_close_slot(L, index, NKLOOP_ERR_RX_FULL); break; }
+        had = slot->in.rx ? slot->in.rx->end - slot->in.rx->at : 0;
+        k = n - at < L->desc.rx_bytes - had ? n - at : L->desc.rx_bytes - had;
+        if (k == 0) break;
+        if (!(c = nkloop_p_tail_room(L, slot, k))) { nkloop_p_close_slot(L, index, NKLOOP_ERR_NOMEM); break; }
+        memcpy(nkloop_p_bytes(c) + c->end, p + at, k);
+        c->end += (uint32_t)k;
+        if (had) nkloop_p_deliver(L, index); // else it has just refused them
     }
-    memcpy(nkloop_p_bytes(c) + c->end, p + eaten, n - eaten);
-    c->end += (uint32_t)(n - eaten);
-    if (!direct) nkloop_p_deliver(L, index);
-    else if (c->end - c->at == L->desc.rx_bytes && !(slot->flags & NKLOOP_P_PAUSED)
-             && slot->u.proto) nkloop_p_close_slot(L, index, NKLOOP_ERR_RX_FULL);
+    if (nkloop_p_is_rx_full(L, slot)) nkloop_p_close_slot(L, index, NKLOOP_ERR_RX_FULL);
+    return at;
 }
 
 static void nkloop_p_tell_eof(nkloop* L, uint32_t index) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
     nkloop_stream s;
+    unsigned outer;
     if (slot->flags & (NKLOOP_P_CLOSING | NKLOOP_P_EOF_TOLD)) return;
     if (slot->flags & NKLOOP_P_LINGER) { nkloop_p_close_slot(L, index, NKLOOP_OK); return; }
+    if (slot->flags & NKLOOP_P_FINISH) return; // nobody listens any more; the rest of the queue goes out first
     if (slot->flags & NKLOOP_P_PAUSED && (slot->in.rx || slot->filtered)) return; // after the bytes before it
     if (!slot->u.proto) return; // told when there is one
     slot->flags |= NKLOOP_P_EOF_TOLD;
     s.id = nkloop_p_id(slot, index);
     if (slot->u.proto->on_eof) {
-        slot->flags |= NKLOOP_P_IN_CALL;
+        outer = nkloop_p_enter(slot);
         slot->u.proto->on_eof(slot->self, L, s);
-        slot->flags = (uint16_t)(slot->flags & ~NKLOOP_P_IN_CALL);
-    } else if (!(slot->flags & NKLOOP_P_FINISH)) {
+        nkloop_p_leave(slot, outer);
+    } else {
         nkloop_finish(L, s);
-        slot->why = NKLOOP_ERR_CLOSED;
+        if (slot->why == NKLOOP_OK) slot->why = NKLOOP_ERR_CLOSED;
     }
 }
 
@@ -2621,8 +2704,9 @@ static void nkloop_p_read_end(nkloop* L, uint32_t index, int64_t n) {
     if (n < 0) { nkloop_p_close_slot(L, index, (int)n); return; }
     slot->flags |= NKLOOP_P_EOF_SEEN;
     // Without the filter's own farewell the bytes may have been cut off by anybody.
-    if (slot->filtered && !slot->filtered->got_eof
-        && !(slot->flags & NKLOOP_P_LINGER)) nkloop_p_close_slot(L, index, NKLOOP_ERR_CLOSED);
+    if (slot->filtered && !slot->filtered->got_eof && !slot->filtered->stopped) {
+        nkloop_p_close_slot(L, index, NKLOOP_ERR_CLOSED);
+    }
     nkloop_p_tell_eof(L, index);
     nkloop_p_interest(L, index);
 }
@@ -2632,6 +2716,8 @@ static void nkloop_p_read_filtered(nkloop* L, uint32_t index) {
     nkloop_p_filtered* f = slot->filtered;
     nkloop_buf* b = &f->w.wire_rx;
     int64_t n;
+    if (f->raw_due || f->raw) nkloop_p_filter_raw(L, index);
+    if (slot->flags & NKLOOP_P_CLOSING || f->stopped) return;
     if (nkloop_p_wire_lend(L, f) < 0) { nkloop_p_close_slot(L, index, NKLOOP_ERR_NOMEM); return; }
     // the filter can do nothing with a full buffer
     if (b->len == b->cap) { nkloop_p_close_slot(L, index, NKLOOP_ERR_RX_FULL); return; }
@@ -2654,7 +2740,7 @@ static void nkloop_p_read(nkloop* L, uint32_t index) {
     uint8_t* to = L->rx_buf;
     size_t room = L->desc.read_quantum;
     int64_t n;
-    if (slot->filtered && !(slot->flags & NKLOOP_P_LINGER)) { nkloop_p_read_filtered(L, index); return; }
+    if (slot->filtered && !slot->filtered->stopped) { nkloop_p_read_filtered(L, index); return; }
     if (c && !(slot->flags & NKLOOP_P_FINISH)) {
         if (c->end - c->at >= L->desc.rx_bytes) { nkloop_p_close_slot(L, index, NKLOOP_ERR_RX_FULL); return; }
         if (!(c = nkloop_p_tail_room(L, slot, 1))) { nkloop_p_close_slot(L, index, NKLOOP_ERR_NOMEM); return; }
@@ -2687,7 +2773,7 @@ static void nkloop_p_hangup(nkloop* L, uint32_t index) {
         nkloop_p_close_slot(L, index, code < 0 && code != NKLOOP_P_AGAIN ? code : NKLOOP_ERR_RESET);
     } else if (slot->tx || slot->filtered) {
         nkloop_p_flush(L, index); // learns the error by sending
-        if (!(slot->flags & NKLOOP_P_CLOSING) && slot->tx) nkloop_p_unwatch(L, index, slot);
+        if (!(slot->flags & NKLOOP_P_CLOSING)) nkloop_p_unwatch(L, index, slot);
     } else {
         nkloop_p_unwatch(L, index, slot); // a level-triggered hang-up would wake us for ever
     }
@@ -2696,18 +2782,11 @@ static void nkloop_p_hangup(nkloop* L, uint32_t index) {
 // After a pause, or for a new owner of the slot: what was kept, then the end if it had come.
 static void nkloop_p_redeliver(nkloop* L, uint32_t index) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
-    nkloop_p_chunk* c = slot->in.rx;
     if (slot->flags & NKLOOP_P_CONNECTING) return;
-    if (slot->filtered && c && slot->filtered->w.wire_rx.len == 0 && !slot->filtered->got_eof
-        && slot->filtered->state == NKLOOP_FILTER_HANDSHAKING) { // read before the filter was set: not plain text
-        slot->in.rx = NULL;
-        nkloop_p_filter_feed(L, index, nkloop_p_bytes(c) + c->at, c->end - c->at);
-        nkloop_p_unlend(L, c);
-    } else {
-        nkloop_p_deliver(L, index);
-        // it may hold bytes back
-        if (slot->filtered && !(slot->flags & (NKLOOP_P_CLOSING | NKLOOP_P_FINISH))) nkloop_p_filter_in(L, index);
-    }
+    if (slot->filtered) nkloop_p_filter_raw(L, index);
+    nkloop_p_deliver(L, index);
+    // it may hold bytes back
+    if (slot->filtered && !(slot->flags & (NKLOOP_P_CLOSING | NKLOOP_P_FINISH))) nkloop_p_filter_in(L, index);
     if (slot->flags & NKLOOP_P_EOF_SEEN) nkloop_p_tell_eof(L, index);
 }
 
@@ -2732,13 +2811,8 @@ static int nkloop_p_accepted(nkloop* L, nkloop_p_listener* l, nkloop_fd fd) {
     return NKLOOP_OK;
 }
 
-static void nkloop_p_listener_retry(void* user) {
-    nkloop* L = (nkloop*)user;
-    nkloop_p_feed_starved(L);
-}
-
 // code: why accepting failed. Slots come back with the next close; files may also be closed by
-// others: look again soon.
+// others: look again soon. Allocates nothing: the slot's own timer does it.
 static void nkloop_p_listener_rest(nkloop* L, uint32_t index, int code) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
     if (slot->flags & (NKLOOP_P_STARVED | NKLOOP_P_CLOSING)) return;
@@ -2746,16 +2820,13 @@ static void nkloop_p_listener_rest(nkloop* L, uint32_t index, int code) {
     L->starved++;
     L->stats.accept_pauses++;
     nkloop_p_unwatch(L, index, slot);
-    nkloop_timer_stop(L, slot->u.listener->retry);
-    if (nkloop_timer_start(L, NKLOOP_P_ACCEPT_PAUSE_MS, 0, nkloop_p_listener_retry, L,
-                           &slot->u.listener->retry) < 0 && L->open_slots < 2) {
-        nkloop_p_feed_starved(L); // no memory for the timer and nobody whose end would wake us: rather try at once
-    }
+    slot->alarm_ms = ((uint32_t)L->now_ms + NKLOOP_P_ACCEPT_PAUSE_MS) | 1u; // never 0, which means none
+    nkloop_p_stream_rearm(L, index);
     nkloop_log(L, NKLOOP_LOG_WARN, "accept", nkloop_strerror(code));
 }
 
 static void nkloop_p_accept(nkloop* L, uint32_t index) {
-    int i;
+    int i, died = 0;
     for (i = 0; i < NKLOOP_P_ACCEPTS; i++) {
         nkloop_p_slot* slot = nkloop_p_at(L, index);
         nkloop_fd fd = NKLOOP_NO_FD;
@@ -2765,12 +2836,12 @@ static void nkloop_p_accept(nkloop* L, uint32_t index) {
         r = nkloop_p_os_accept(L, slot->fd, &fd);
         if (r == NKLOOP_P_AGAIN) return;
         if (r == NKLOOP_ERR_LIMIT || r == NKLOOP_ERR_NOMEM) { nkloop_p_listener_rest(L, index, r); return; }
-        if (r < 0) continue; // that connection died in the queue
-        slot->flags |= NKLOOP_P_IN_CALL;
+        if (r < 0) { died++; continue; } // that connection died in the queue
         r = nkloop_p_accepted(L, slot->u.listener, fd);
-        slot->flags = (uint16_t)(slot->flags & ~NKLOOP_P_IN_CALL);
         if (r < 0) { nkloop_p_os_close(fd); nkloop_p_listener_rest(L, index, r); return; }
     }
+    // not one: the listening socket itself is broken, and would call us again at once
+    if (died == NKLOOP_P_ACCEPTS) nkloop_p_listener_rest(L, index, NKLOOP_ERR_SYSTEM);
 }
 
 // Binds; a Unix socket's file that nobody listens on any more is removed first.
@@ -2780,16 +2851,21 @@ static int nkloop_p_bind(nkloop* L, nkloop_fd fd, const nkloop_p_sockaddr* a, co
     #ifdef NKLOOP_P_POSIX
     if (a->u.any.sa_family == AF_UNIX && d->address[5] != '@') {
         nkloop_fd probe = NKLOOP_NO_FD;
+        struct stat st;
         int dead = 0;
         if (r == NKLOOP_ERR_IN_USE && nkloop_p_os_socket(L, AF_UNIX, &probe) == NKLOOP_OK) {
-            dead = NETKIT_LOOP_SYS_CONNECT((int)probe, &a->u.any, (socklen_t)a->len) != 0 && errno == ECONNREFUSED;
+            // connecting to an ordinary file is refused as well, and that is not ours to remove
+            dead = NETKIT_LOOP_SYS_CONNECT((int)probe, &a->u.any, (socklen_t)a->len) != 0 && errno == ECONNREFUSED
+                && lstat(d->address + 5, &st) == 0 && S_ISSOCK(st.st_mode);
             nkloop_p_os_close(probe);
         }
         if (dead && unlink(d->address + 5) == 0) {
             r = NETKIT_LOOP_SYS_BIND((int)fd, &a->u.any, (socklen_t)a->len) == 0 ? NKLOOP_OK : nkloop_p_os_fail(L);
         }
-        if (r == NKLOOP_OK && d->unix_mode && chmod(d->address + 5,
-                                                    (mode_t)d->unix_mode) != 0) r = nkloop_p_os_fail(L);
+        if (r == NKLOOP_OK && d->unix_mode && chmod(d->address + 5, (mode_t)d->unix_mode) != 0) {
+            r = nkloop_p_os_fail(L);
+            unlink(d->address + 5);
+        }
     }
     #else
     (void)d;
@@ -2812,6 +2888,16 @@ static void nkloop_p_listen_options(nkloop_fd fd, int family, const nkloop_liste
                                        (const char*)(d->ipv6_only ? &on : &off), sizeof on);
 }
 
+// Takes back what nkloop_p_bind did.
+static void nkloop_p_unbind(const nkloop_listen_desc* d, const nkloop_p_sockaddr* a, nkloop_fd fd) {
+    #ifdef NKLOOP_P_POSIX
+    if (a->u.any.sa_family == AF_UNIX && d->address[5] != '@') unlink(d->address + 5);
+    #else
+    (void)d; (void)a;
+    #endif
+    nkloop_p_os_close(fd);
+}
+
 static int nkloop_p_listen_socket(nkloop* L, const nkloop_listen_desc* d, nkloop_p_sockaddr* a, nkloop_fd* out) {
     char host[256];
     uint16_t port;
@@ -2819,10 +2905,11 @@ static int nkloop_p_listen_socket(nkloop* L, const nkloop_listen_desc* d, nkloop
     if (r == NKLOOP_ERR_RESOLVE) return NKLOOP_ERR_ADDRESS; // a server says by number where it listens
     if (r < 0 || (r = nkloop_p_os_socket(L, a->u.any.sa_family, out)) < 0) return r;
     nkloop_p_listen_options(*out, a->u.any.sa_family, d);
-    r = nkloop_p_bind(L, *out, a, d);
-    if (r == NKLOOP_OK && NETKIT_LOOP_SYS_LISTEN(NKLOOP_P_SOCK(*out), (int)(d->backlog
-        ? d->backlog : 4096)) != 0) r = nkloop_p_os_fail(L);
-    if (r < 0) nkloop_p_os_close(*out);
+    if ((r = nkloop_p_bind(L, *out, a, d)) < 0) { nkloop_p_os_close(*out); return r; }
+    if (NETKIT_LOOP_SYS_LISTEN(NKLOOP_P_SOCK(*out), (int)(d->backlog ? d->backlog : 4096)) != 0) {
+        r = nkloop_p_os_fail(L);
+        nkloop_p_unbind(d, a, *out);
+    }
     return r;
 }
 
@@ -2858,7 +2945,7 @@ NETKIT_LOOP_API int nkloop_listen(nkloop* L, const nkloop_listen_desc* desc, nkl
     if (desc->adopt_fd) r = nkloop_p_os_nonblocking(fd) == 0 ? nkloop_p_sockname(L, fd, 0, &a) : NKLOOP_ERR_INVAL;
     else r = nkloop_p_listen_socket(L, desc, &a, &fd);
     if (r == NKLOOP_OK && (r = nkloop_p_slot_open(L, NKLOOP_P_LISTENER, fd, &index)) < 0
-        && !desc->adopt_fd) nkloop_p_os_close(fd);
+        && !desc->adopt_fd) nkloop_p_unbind(desc, &a, fd);
     if (r < 0) { nkloop_p_drop(L, l, sizeof *l); return r; }
     slot = nkloop_p_at(L, index);
     slot->u.listener = l;
@@ -2869,7 +2956,11 @@ NETKIT_LOOP_API int nkloop_listen(nkloop* L, const nkloop_listen_desc* desc, nkl
         slot->flags |= NKLOOP_P_OWNS_PATH;
     }
     #endif
-    if ((r = nkloop_p_watch_set(L, index, slot, NKLOOP_READ)) < 0) { nkloop_p_close_slot(L, index, r); return r; }
+    if ((r = nkloop_p_watch_set(L, index, slot, NKLOOP_READ)) < 0) {
+        if (desc->adopt_fd) slot->fd = NKLOOP_NO_FD; // stays the caller's
+        nkloop_p_close_slot(L, index, r);
+        return r;
+    }
     if (out) out->id = nkloop_p_id(slot, index);
     return NKLOOP_OK;
 }
@@ -2927,6 +3018,7 @@ static void nkloop_p_dialled(nkloop* L, uint32_t index) {
     nkloop_p_dial* d = slot->in.dial;
     const nkloop_filter* filter = d->filter;
     nkloop_stream s;
+    unsigned outer;
     int on = 1, r;
     if (!d->disable_nodelay && d->addresses[d->at - 1].u.any.sa_family != AF_UNIX) {
         setsockopt(NKLOOP_P_SOCK(slot->fd), IPPROTO_TCP, TCP_NODELAY, (const char*)&on, sizeof on);
@@ -2945,10 +3037,10 @@ static void nkloop_p_dialled(nkloop* L, uint32_t index) {
     if (slot->tx) nkloop_p_attend(L, index, NKLOOP_P_DIRTY);
     if (slot->flags & NKLOOP_P_CLOSING) return;
     s.id = nkloop_p_id(slot, index);
-    if (slot->u.proto && slot->u.proto->on_open) {
-        slot->flags |= NKLOOP_P_IN_CALL;
+    if (slot->u.proto && slot->u.proto->on_open && !(slot->flags & NKLOOP_P_FINISH)) {
+        outer = nkloop_p_enter(slot);
         slot->u.proto->on_open(slot->self, L, s);
-        slot->flags = (uint16_t)(slot->flags & ~NKLOOP_P_IN_CALL);
+        nkloop_p_leave(slot, outer);
     }
     nkloop_p_interest(L, index);
 }
@@ -2982,6 +3074,7 @@ NETKIT_LOOP_API int nkloop_dial(nkloop* L, const nkloop_dial_desc* desc, nkloop_
     if (!(d = (nkloop_p_dial*)nkloop_alloc(L, NULL, 0, sizeof *d))) return NKLOOP_ERR_NOMEM;
     memset(d, 0, sizeof *d);
     r = nkloop_p_address_parse(desc->address, &d->one, host, &port);
+    if (desc->address[0] == ':' || desc->address[0] == '*') r = NKLOOP_ERR_ADDRESS; // "any" is nowhere to go
     is_name = r == NKLOOP_ERR_RESOLVE;
     if (is_name || r == NKLOOP_OK) r = nkloop_p_slot_open(L, NKLOOP_P_STREAM, NKLOOP_NO_FD, &index);
     if (r < 0) { nkloop_p_drop(L, d, sizeof *d); return r; }
@@ -3029,7 +3122,8 @@ NETKIT_LOOP_API int nkloop_adopt(nkloop* L, nkloop_fd fd, const nkloop_proto* pr
 NETKIT_LOOP_API int nkloop_finish(nkloop* L, nkloop_stream s) {
     nkloop_p_slot* slot = nkloop_p_find(L, s.id, NKLOOP_P_STREAM);
     if (!slot) return NKLOOP_ERR_STALE;
-    if (slot->flags & NKLOOP_P_CONNECTING) { nkloop_p_close_slot(L, (uint32_t)s.id, NKLOOP_OK); return NKLOOP_OK; }
+    // with something to send it is still dialled
+    if (slot->flags & NKLOOP_P_CONNECTING && !slot->tx) { nkloop_close(L, s); return NKLOOP_OK; }
     slot->flags = (uint16_t)((slot->flags | NKLOOP_P_FINISH) & ~NKLOOP_P_PAUSED);
     nkloop_p_attend(L, (uint32_t)s.id, NKLOOP_P_DIRTY);
     nkloop_p_interest(L, (uint32_t)s.id);
@@ -3212,12 +3306,28 @@ static void nkloop_p_wake(nkloop* L) {
     if (nkloop_p_a32_exchange(&L->wake_flag, 1) == 0) nkloop_p_os_wake(L); // one system call per sleep, not per post
 }
 
+// Appends what was posted to the list of ready jobs, oldest first.
+static void nkloop_p_take_posted(nkloop* L) {
+    nkloop_job *job, *next, *oldest = NULL, *newest;
+    if (!nkloop_p_aptr_load(&L->posted)) return;
+    newest = job = (nkloop_job*)nkloop_p_aptr_exchange(&L->posted, NULL);
+    for (; job; job = next) {
+        next = job->next;
+        job->next = oldest;
+        oldest = job;
+    }
+    if (L->ready_first) L->ready_last->next = oldest;
+    else L->ready_first = oldest;
+    L->ready_last = newest;
+}
+
 // The flag is cleared before the stack is taken: a post in between wakes once too often, never too seldom.
 static void nkloop_p_woken(void* user, int events) {
     nkloop* L = (nkloop*)user;
     (void)events;
     nkloop_p_os_wake_drain(L);
     nkloop_p_a32_exchange(&L->wake_flag, 0);
+    nkloop_p_take_posted(L); // of what came before that line nobody will tell us again
 }
 
 NETKIT_LOOP_API void nkloop_post_job(nkloop* L, nkloop_job* job) {
@@ -3248,21 +3358,6 @@ NETKIT_LOOP_API int nkloop_post(nkloop* L, void (*fn)(void* user), void* user) {
     p->job.user = p;
     nkloop_post_job(L, &p->job);
     return NKLOOP_OK;
-}
-
-// Appends what was posted to the list of ready jobs, oldest first.
-static void nkloop_p_take_posted(nkloop* L) {
-    nkloop_job *job, *next, *oldest = NULL, *newest;
-    if (!nkloop_p_aptr_load(&L->posted)) return;
-    newest = job = (nkloop_job*)nkloop_p_aptr_exchange(&L->posted, NULL);
-    for (; job; job = next) {
-        next = job->next;
-        job->next = oldest;
-        oldest = job;
-    }
-    if (L->ready_first) L->ready_last->next = oldest;
-    else L->ready_first = oldest;
-    L->ready_last = newest;
 }
 
 static void nkloop_p_run_ready(nkloop* L) {
@@ -3481,23 +3576,26 @@ static void nkloop_p_serve(nkloop* L, const nkloop_p_event* e) {
 
 static void nkloop_p_stream_timer(nkloop* L, uint32_t index) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
+    int connecting = slot->flags & NKLOOP_P_CONNECTING ? 1 : 0;
     nkloop_stream s;
-    uint32_t now = (uint32_t)L->now_ms;
+    unsigned outer;
+    uint32_t now = (uint32_t)L->now_ms, dial = connecting ? slot->in.dial->deadline_ms : 0;
     if (slot->flags & NKLOOP_P_CLOSING) return;
-    if (slot->flags & NKLOOP_P_CONNECTING) {
-        if (slot->in.dial->deadline_ms
-            && (int32_t)(now - slot->in.dial->deadline_ms) >= 0) nkloop_p_close_slot(L, index, NKLOOP_ERR_TIMEOUT);
-    } else if (slot->idle_ms && now - slot->seen_ms >= slot->idle_ms && (int32_t)(now - slot->seen_ms) > 0) {
+    if (dial && (int32_t)(now - dial) >= 0) {
+        nkloop_p_close_slot(L, index, NKLOOP_ERR_TIMEOUT);
+    } else if (!connecting && slot->idle_ms && now - slot->seen_ms >= slot->idle_ms) {
         nkloop_p_close_slot(L, index, NKLOOP_ERR_TIMEOUT);
     } else if (slot->alarm_ms && (int32_t)(now - slot->alarm_ms) >= 0) {
         slot->alarm_ms = 0;
-        if (slot->flags & NKLOOP_P_LINGER) {
+        if (slot->kind == NKLOOP_P_LISTENER) {
+            nkloop_p_listener_wake(L, index);
+        } else if (slot->flags & NKLOOP_P_LINGER) {
             nkloop_p_close_slot(L, index, NKLOOP_OK);
         } else if (slot->u.proto && slot->u.proto->on_alarm) {
             s.id = nkloop_p_id(slot, index);
-            slot->flags |= NKLOOP_P_IN_CALL;
+            outer = nkloop_p_enter(slot);
             slot->u.proto->on_alarm(slot->self, L, s);
-            slot->flags = (uint16_t)(slot->flags & ~NKLOOP_P_IN_CALL);
+            nkloop_p_leave(slot, outer);
         } else {
             nkloop_p_close_slot(L, index, NKLOOP_ERR_TIMEOUT);
         }
@@ -3527,15 +3625,20 @@ static void nkloop_p_fire(nkloop* L) {
     }
 }
 
-NETKIT_LOOP_API int nkloop_timeout_ms(const nkloop* L) {
+static int nkloop_p_timeout(const nkloop* L, uint64_t now_ms) {
     uint32_t bucket;
     uint64_t at;
     if (L->attention_first != NKLOOP_P_NIL || L->event_at < L->num_events || L->ready_first) return 0;
     if (L->wheel[NKLOOP_P_BUCKETS] != NKLOOP_P_NIL
         || nkloop_p_a32_load((nkloop_p_a32*)(uintptr_t)&L->stop_flag)) return 0;
     if (!nkloop_p_wheel_next(L, &bucket, &at)) return -1;
-    if (at <= L->now_ms) return 0;
-    return at - L->now_ms > (uint64_t)NKLOOP_P_MAX_MS ? (int)NKLOOP_P_MAX_MS : (int)(at - L->now_ms);
+    if (at <= now_ms) return 0;
+    return at - now_ms > (uint64_t)NKLOOP_P_MAX_MS ? (int)NKLOOP_P_MAX_MS : (int)(at - now_ms);
+}
+
+// Asked between turns, when the last sample of the clock may be old.
+NETKIT_LOOP_API int nkloop_timeout_ms(const nkloop* L) {
+    return nkloop_p_timeout(L, (nkloop_p_os_now_ns() - L->start_ns) / 1000000u);
 }
 
 static int nkloop_p_spent(nkloop* L, uint64_t deadline) {
@@ -3550,7 +3653,7 @@ static uint32_t nkloop_p_work(nkloop* L, uint64_t deadline) {
     uint32_t served = 0;
     nkloop_p_take_posted(L);
     last = L->ready_first ? L->ready_last : NULL; // jobs posted from now on come in the next turn
-    while (last) {
+    while (last && L->ready_first) { // nkloop_pool_destroy inside a job runs the others
         nkloop_job* job = L->ready_first;
         nkloop_p_run_ready(L);
         served++;
@@ -3591,7 +3694,7 @@ static nkloop_turn nkloop_p_turn(nkloop* L, int timeout_ms, uint64_t budget_ns) 
     if (budget_ns != UINT64_MAX) deadline = L->now_ns + budget_ns;
     if (L->attention_first != NKLOOP_P_NIL) nkloop_p_settle(L); // written between turns
     if (L->event_at == L->num_events) {
-        due = nkloop_timeout_ms(L);
+        due = nkloop_p_timeout(L, L->now_ms);
         if (due >= 0 && (timeout_ms < 0 || due < timeout_ms)) timeout_ms = due;
         L->event_at = L->num_events = 0;
         n = L->backend->wait(L, timeout_ms);
@@ -3603,7 +3706,7 @@ static nkloop_turn nkloop_p_turn(nkloop* L, int timeout_ms, uint64_t budget_ns) 
     L->in_turn = 0;
     t.pending = L->num_events - L->event_at + (L->ready_first != NULL) + (L->wheel[NKLOOP_P_BUCKETS] != NKLOOP_P_NIL);
     if (t.pending) L->stats.budget_hits++;
-    t.timeout_ms = nkloop_timeout_ms(L);
+    t.timeout_ms = nkloop_p_timeout(L, L->now_ms);
     return t;
 }
 
