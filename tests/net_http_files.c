@@ -171,18 +171,18 @@ static void* counting_alloc(void* user, void* ptr, size_t old_size, size_t new_s
     void* p;
     (void)user;
     if (!new_size) {
-        live_bytes -= (long)old_size;
+        __atomic_sub_fetch(&live_bytes, (long)old_size, __ATOMIC_RELAXED); // workers allocate too
         free(ptr);
         return NULL;
     }
     if (alloc_countdown == 0) return NULL;
     if (alloc_countdown > 0) alloc_countdown--;
     p = realloc(ptr, new_size);
-    if (p) live_bytes += (long)new_size - (long)old_size;
+    if (p) __atomic_add_fetch(&live_bytes, (long)new_size - (long)old_size, __ATOMIC_RELAXED);
     return p;
 }
 
-static struct { uint32_t tx_bytes, write_timeout_ms; const nkhttp_codec* codec; } option; // of the next server
+static struct { uint32_t tx_bytes, write_timeout_ms, workers; const nkhttp_codec* codec; } option; // of the next server
 
 static int start_server(void) {
     nkloop_desc ld;
@@ -197,6 +197,7 @@ static int start_server(void) {
     ld.tx_bytes = option.tx_bytes;
     sd.write_timeout_ms = option.write_timeout_ms;
     sd.codec = option.codec;
+    sd.workers = option.workers;
     live_bytes = 0;
     sd.address = "127.0.0.1:0";
     if (!CHECK_INT(nkloop_create(&loop, &ld), NKLOOP_OK)) return 0;
@@ -1480,6 +1481,32 @@ TEST(reply_file) {
     fault.openat = EACCES;
     CHECK_INT(get("/small"), 403);
     fault_clear();
+    stop_server();
+}
+
+static void on_worker(void* user, nkhttp_req* req) {
+    char text[32];
+    (void)user;
+    snprintf(text, sizeof text, "%d", nkhttp_reply_file(req, root, NULL));
+    nkhttp_reply_text(req, 200, text);
+}
+
+TEST(with_workers) { // files come from the loop all the same
+    nkhttp_files_desc d;
+    char want[32];
+    memset(&d, 0, sizeof d);
+    make_root();
+    d.root = root;
+    option.workers = 2;
+    if (!start_server()) return;
+    CHECK_INT(nkhttp_serve_files(server, "/", &d), NKHTTP_OK);
+    CHECK_INT(nkhttp_route(server, "GET", "/worker", on_worker, NULL), NKHTTP_OK);
+    CHECK_INT(get("/big.bin"), 200);
+    CHECK(re.body_len == 300000 && is_pattern(re.body, re.body_len, 0));
+    CHECK_INT(get("/hello.txt"), 200);
+    CHECK_INT(get("/worker"), 200);
+    snprintf(want, sizeof want, "%d", NKLOOP_ERR_INVAL);
+    CHECK_BODY(want);
     stop_server();
 }
 
