@@ -657,7 +657,7 @@ typedef struct nkloop_p_dial {     // only while connecting
     nkloop_p_sockaddr one;
 } nkloop_p_dial;
 
-typedef struct nkloop_p_slot {     // 88 bytes where pointers have 64 bits
+typedef struct nkloop_p_slot {     // 96 bytes where pointers have 64 bits
     nkloop_fd fd;
     uint32_t  gen;                 // odd: alive
     uint16_t  flags;
@@ -704,7 +704,7 @@ struct nkloop {
     const nkloop_p_backend* backend;
     nkloop_p_arena* arena;
     uint64_t start_ns, now_ns, now_ms;
-    int      os_error, in_turn;
+    int      os_error, in_turn, in_flush;
     nkloop_fd backend_fd;
     // slots
     nkloop_p_slot** slabs;
@@ -2107,8 +2107,8 @@ static void nkloop_p_sent(nkloop* L, uint32_t index) {
         return;
     }
     if (!(slot->flags & NKLOOP_P_DRAIN) || left > L->desc.tx_bytes / 4) return;
-    // flushed inside a callback: on_drain must not interrupt it, nor itself
-    if (slot->flags & NKLOOP_P_IN_CALL) { nkloop_p_attend(L, index, NKLOOP_P_DIRTY); return; }
+    // flushed by the user, perhaps inside a callback: on_drain comes before the turn ends
+    if (L->in_flush || slot->flags & NKLOOP_P_IN_CALL) { nkloop_p_attend(L, index, NKLOOP_P_DIRTY); return; }
     slot->flags = (uint16_t)(slot->flags & ~NKLOOP_P_DRAIN);
     if (!slot->u.proto || !slot->u.proto->on_drain) return;
     s.id = nkloop_p_id(slot, index);
@@ -3731,11 +3731,13 @@ NETKIT_LOOP_API void nkloop_stop(nkloop* L) {
 
 NETKIT_LOOP_API void nkloop_flush(nkloop* L) {
     uint32_t index = L->attention_first;
+    L->in_flush++;
     while (index != NKLOOP_P_NIL) { // stays listed: flushing again finds nothing to do
         uint32_t next = nkloop_p_at(L, index)->next;
         if (nkloop_p_at(L, index)->flags & NKLOOP_P_DIRTY) nkloop_p_flush(L, index);
         index = next;
     }
+    L->in_flush--;
 }
 
 NETKIT_LOOP_API nkloop_fd nkloop_poll_fd(const nkloop* L) { return L->backend_fd; }
