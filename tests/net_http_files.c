@@ -862,6 +862,7 @@ TEST(listing) {
     CHECK(has("href=\"./a%23b%3Fc\""));
     CHECK(has("href=\"./mm%20dir/\">mm dir/</a>"));
     CHECK(has("href=\"../\""));
+    CHECK(has("<h1>/list/</h1>") || has("<h1>/list</h1>"));
     CHECK(has("<td>5</td><td>Sun, 06 Nov 1994 08:49:37 GMT</td>"));
     CHECK(!has("ctl") && !has("bad\xff") && !has(".dot") && !has("javascript") && !has("back") && !has("zfifo"));
     CHECK(!has("zlink") && !has("zout")); // would not be served either
