@@ -29,7 +29,8 @@ export CC CXX
 
 # Which examples want a library, and is it here? Asked of the source, so a new example needs no line in this file.
 wants = $(shell grep -l '<$(1)/' $(EXAMPLES) /dev/null 2>/dev/null)
-links = $(shell printf '\#include <$(1)>\nint main(void) { return 0; }\n' | $(CC) $(CPPFLAGS) $(LDFLAGS) -x c - -o /dev/null $(2) >/dev/null 2>&1 && echo yes)
+HASH  := \#
+links = $(shell printf '$(HASH)include <$(1)>\nint main(void) { return 0; }\n' | $(CC) $(CPPFLAGS) $(LDFLAGS) -x c - -o /dev/null $(2) >/dev/null 2>&1 && echo yes)
 OPENSSL_USERS := $(call wants,openssl)
 MBEDTLS_USERS := $(call wants,mbedtls)
 OPENSSL_LIBS  := -lssl -lcrypto

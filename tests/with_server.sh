@@ -5,11 +5,11 @@
 #
 # {ADDR} before the -- becomes 127.0.0.1:0, after it the address the server has printed; {PORT} is its port. Both are in the
 # environment of the command too. The status is that of the command, or 1 if the server did not start, died, or did not
-# leave with status 0 on SIGTERM.
+# leave with status 0 within 15 s of SIGTERM.
 set -u
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/server.XXXXXX") || exit 1
 server=
-trap '[ -z "$server" ] || kill "$server" 2>/dev/null; rm -rf "$tmp"' EXIT
+trap '[ -z "$server" ] || kill -KILL "$server" 2>/dev/null; rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
 
 started_with=$1
@@ -74,9 +74,12 @@ client "$@"
 status=$?
 
 kill -TERM "$server" 2>/dev/null || { echo "with_server.sh: $started_with died"; cat "$tmp/err"; status=1; }
+( n=0; while [ "$n" -lt 15 ]; do sleep 1; n=$((n + 1)); done; kill -KILL "$server" 2>/dev/null ) >/dev/null 2>&1 &
+patience=$!
 wait "$server"
 left=$?
 server=
+kill "$patience" 2>/dev/null # its last sleep ends within a second
 if [ "$left" -ne 0 ]; then
     echo "with_server.sh: $started_with left with status $left"
     cat "$tmp/err"
