@@ -2469,10 +2469,14 @@ static int nkloop_p_filter_push(nkloop_p_slot* slot) {
 static void nkloop_p_filter_out(nkloop* L, uint32_t index) {
     nkloop_p_slot* slot = nkloop_p_at(L, index);
     nkloop_p_filtered* f = slot->filtered;
-    int moved, r, sent = 0;
+    int moved, r, sent = 0, rounds = 0;
     if (nkloop_p_wire_lend(L, f) < 0) { nkloop_p_close_slot(L, index, NKLOOP_ERR_NOMEM); return; }
     do {
         size_t had_plain, had_wire;
+        if (rounds++ == NKLOOP_P_FLUSH_BYTES / NKLOOP_WIRE_BYTES) { // a peer that reads as fast as we write
+            nkloop_p_attend(L, index, NKLOOP_P_DIRTY); // others first
+            break;
+        }
         if ((r = nkloop_p_plain_fill(L, slot)) < 0) { nkloop_p_close_slot(L, index, r); return; }
         had_plain = f->w.plain_tx.len;
         had_wire = f->w.wire_tx.len;
