@@ -24,7 +24,7 @@ enum { HTTP_CASE_PIECES = 8, HTTP_CASE_SEGMENTS = 40 };
 typedef struct http_piece {
     const char* bytes;   // NULL after the last piece
     size_t      len;
-    unsigned    times;   // more than once: '#' becomes the number of the repetition, from 0
+    unsigned    times;   // more than once: a '#' becomes the number of the repetition, from 0
     int         segment; // 0: sent with what came before it, 1: after it, 2: byte by byte
 } http_piece;
 
@@ -574,15 +574,15 @@ typedef struct http_input {
 
 // Writes one repetition of a piece to out, if there is an out; returns its length.
 static size_t http_piece_write(const http_piece* p, unsigned number, char* out) {
+    const char* mark = p->times > 1 ? (const char*)memchr(p->bytes, '#', p->len) : NULL;
+    size_t before = mark ? (size_t)(mark - p->bytes) : p->len, n;
     char digits[16];
-    size_t i, n = 0, len = (size_t)sprintf(digits, "%u", number);
-    for (i = 0; i < p->len; i++) {
-        int is_number = p->times > 1 && p->bytes[i] == '#';
-        size_t add = is_number ? len : 1;
-        if (out) memcpy(out + n, is_number ? digits : p->bytes + i, add);
-        n += add;
-    }
-    return n;
+    if (out) memcpy(out, p->bytes, before);
+    if (!mark) return before;
+    n = (size_t)sprintf(digits, "%u", number);
+    if (out) memcpy(out + before, digits, n);
+    if (out) memcpy(out + before + n, mark + 1, p->len - before - 1);
+    return p->len - 1 + n;
 }
 
 // Bytes of all pieces; out and in may be NULL.

@@ -455,6 +455,11 @@ static const sequence refused[] = {
     SEQUENCE(POST TE "\r\n-0\r\n\r\n", NULL),
     SEQUENCE(POST TE "\r\n0x0\r\n\r\n", NULL),
     SEQUENCE(POST TE "\r\n5\r\nhello\r\n+0\r\n\r\n", NULL),
+    SEQUENCE(POST TE "\r\n5\r\nhello\rX0\r\n\r\n", NULL),
+    SEQUENCE(POST TE "\r\n5\r\nhelloX\n0\r\n\r\n", NULL),
+    SEQUENCE(POST TE "\r\n5\r\nhello\r\n0\r\n\rX", NULL),
+    SEQUENCE(POST TE "\r\n5\r\nhello\r\n0\r\n\n", NULL),
+    SEQUENCE(POST TE "\r\n5\r\nhello\r\n0\n\r\n", NULL),
 };
 
 static void refused_sequences(uint32_t workers) {

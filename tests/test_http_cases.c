@@ -161,8 +161,10 @@ static void feed(reader* r, size_t end) {
     free(copy);
 }
 
-// Is it worth asking the parser again? A head needs a line end, or the buffer is full.
+// Is it worth asking again, in a long input? A head needs a line end, or the buffer is full; of a
+// megabyte of body not every byte is news.
 static int worth_it(const reader* r, size_t end) {
+    if (r->state == IN_LENGTH) return end % 509 == 0 || end - r->at == r->left;
     return r->state != IN_HEAD || r->bytes[end - 1] == '\n' || end - r->at >= MAX_HEAD;
 }
 
