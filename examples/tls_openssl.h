@@ -1,8 +1,5 @@
-/*  tls_openssl.h -- TLS for the streams of netkit_loop.h, by OpenSSL 1.1.1 or 3.x.
-
-    In one .c file, behind netkit's implementation, and link with -lssl -lcrypto:
-        #define TLS_OPENSSL_IMPLEMENTATION
-        #include "tls_openssl.h"
+/*  tls_openssl.h -- TLS for the streams of netkit_loop.h, by OpenSSL 1.1.1 or 3.x (-lssl -lcrypto).
+    In one .c file, behind netkit's implementation: #define TLS_OPENSSL_IMPLEMENTATION and include this.
     Server: tls_openssl_accept in nkloop_listen_desc.on_accept, or in nkhttp_server_desc.on_stream.
     Client: dial.filter = &tls_openssl_filter; dial.filter_self = tls_openssl_connect(tls, "a.com");
     What the protocol writes before the handshake is over waits. A peer that is refused or breaks the
@@ -12,18 +9,16 @@
 #ifndef TLS_OPENSSL_INCLUDED
 #define TLS_OPENSSL_INCLUDED 1
 #include "netkit_loop.h"
-
 typedef struct tls_openssl tls_openssl;   // settings and certificates of many streams, any thread's
+// PEM: the own certificate, then those between it and the root; its key without a password.
 typedef struct tls_openssl_cert { const char *cert_file, *key_file; } tls_openssl_cert;
 typedef struct tls_openssl_desc {         // nothing of it is kept but on_error and user
-    const char* cert_file;                // PEM: the own certificate, then those between it and the root
-    const char* key_file;                 // PEM, no password. A server must have both, a client may
+    const tls_openssl_cert* certs;        // server: the one with the name the client asks for, else the first;
+    uint32_t    num_certs;                // client: at most one, for servers that want it
     const char* ca_file;                  // PEM: who vouches for the peer; client: default the system's
     int         client_certs;             // server: 0 not asked for, 1 checked if there is one, 2 required
     int         trust_anybody;            // client: 1: checks no certificate. For tests
     const char* const* alpn;              // "h2", "http/1.1": best first, then NULL; default no ALPN
-    const tls_openssl_cert* more;         // server: taken when a client asks for a name in one of them
-    uint32_t    num_more;
     void      (*on_error)(void* user, const char* text); // also when create fails
     void*       user;
 } tls_openssl_desc;
@@ -47,7 +42,7 @@ extern const nkloop_filter tls_openssl_filter;
 #include <string.h>
 
 struct tls_openssl {
-    SSL_CTX**   ctx;                      // the first is for every name that no other has
+    SSL_CTX**   ctx;                      // one for each certificate, at least one
     uint32_t    num_ctx;
     BIO_METHOD* bio;
     unsigned    alpn_len;
@@ -59,9 +54,8 @@ typedef struct tls_openssl_p_stream {     // all that a stream has beside its SS
     tls_openssl* t;
     SSL*         ssl;
     nkloop_wire* w;                       // during a call
-    size_t       at;                      // how much of wire_rx is used up
     size_t       again;                   // OpenSSL wants at least as many bytes as last time
-    int          ready, failed;
+    int          ready;
 } tls_openssl_p_stream;
 
 static int tls_openssl_p_error(const tls_openssl* t, const char* what, const char* name, const char* why) {
@@ -73,35 +67,31 @@ static int tls_openssl_p_error(const tls_openssl* t, const char* what, const cha
     return -1;
 }
 
-// A BIO over the wire's buffers: each byte is copied once, and nothing is kept while nothing moves.
+// A BIO over the wire's buffers: nothing is kept while nothing moves.
 static int tls_openssl_p_bio_read(BIO* b, char* p, int n) {
-    tls_openssl_p_stream* s = (tls_openssl_p_stream*)BIO_get_data(b);
-    size_t have = s->w->wire_rx.len - s->at;
+    nkloop_buf* from = &((tls_openssl_p_stream*)BIO_get_data(b))->w->wire_rx;
+    size_t k = (size_t)n < from->len ? (size_t)n : from->len;
     BIO_clear_retry_flags(b);
-    if (n <= 0 || have == 0) { BIO_set_retry_read(b); return -1; }
-    if ((size_t)n > have) n = (int)have;
-    memcpy(p, s->w->wire_rx.data + s->at, (size_t)n);
-    s->at += (size_t)n;
-    return n;
+    if (k == 0) { BIO_set_retry_read(b); return -1; }
+    memcpy(p, from->data, k);
+    memmove(from->data, from->data + k, from->len -= k);
+    return (int)k;
 }
 static int tls_openssl_p_bio_write(BIO* b, const char* p, int n) {
     nkloop_buf* to = &((tls_openssl_p_stream*)BIO_get_data(b))->w->wire_tx;
+    size_t k = (size_t)n < to->cap - to->len ? (size_t)n : to->cap - to->len;
     BIO_clear_retry_flags(b);
-    if (n <= 0 || to->len == to->cap) { BIO_set_retry_write(b); return -1; }
-    if ((size_t)n > to->cap - to->len) n = (int)(to->cap - to->len);
-    memcpy(to->data + to->len, p, (size_t)n);
-    to->len += (size_t)n;
-    return n;
+    if (k == 0) { BIO_set_retry_write(b); return -1; }
+    memcpy(to->data + to->len, p, k);
+    to->len += k;
+    return (int)k;
 }
-static long tls_openssl_p_bio_ctrl(BIO* b, int cmd, long number, void* p) {
-    (void)b; (void)number; (void)p;
-    return cmd == BIO_CTRL_FLUSH;
-}
+static long tls_openssl_p_bio_ctrl(BIO* b, int cmd, long n, void* p) { (void)b; (void)n; (void)p; return cmd == BIO_CTRL_FLUSH; }
 
 // ---- settings --------------------------------------------------------------------------------
 static int tls_openssl_p_on_name(SSL* ssl, int* alert, void* arg) {
     tls_openssl* t = (tls_openssl*)arg;
-    const char* name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    const char* name = SSL_is_server(ssl) ? SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name) : NULL;
     uint32_t i = 0;
     (void)alert;
     while (name && i < t->num_ctx && X509_check_host(SSL_CTX_get0_certificate(t->ctx[i]), name, 0, 0, NULL) != 1) i++;
@@ -111,121 +101,103 @@ static int tls_openssl_p_on_name(SSL* ssl, int* alert, void* arg) {
 static int tls_openssl_p_on_alpn(SSL* ssl, const unsigned char** out, unsigned char* out_len,
                                  const unsigned char* theirs, unsigned num, void* arg) {
     tls_openssl* t = (tls_openssl*)arg;
-    unsigned char* found = NULL;
-    int r = SSL_select_next_proto(&found, out_len, t->alpn, t->alpn_len, theirs, num);
+    int r = SSL_select_next_proto((unsigned char**)(uintptr_t)out, out_len, t->alpn, t->alpn_len, theirs, num);
     (void)ssl;
-    *out = found;
     return r == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL; // RFC 7301 3.2
 }
 
-static int tls_openssl_p_trust(SSL_CTX* ctx, const tls_openssl_desc* d, int server) {
-    if (server ? !d->client_certs : d->trust_anybody) return 1;
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (d->client_certs > 1 ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
-    if (!d->ca_file) return server ? 0 : SSL_CTX_set_default_verify_paths(ctx);
-    if (server) SSL_CTX_set_client_CA_list(ctx, SSL_load_client_CA_file(d->ca_file));
-    return SSL_CTX_load_verify_locations(ctx, d->ca_file, NULL);
-}
-
 static int tls_openssl_p_load(tls_openssl* t, const tls_openssl_desc* d, int server, const tls_openssl_cert* c) {
-    SSL_CTX* ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
-    const char *cert = c->cert_file, *key = c->key_file;
-    if (!ctx) return tls_openssl_p_error(t, "SSL_CTX_new", "", NULL);
-    t->ctx[t->num_ctx++] = ctx;
+    SSL_CTX* ctx = t->ctx[t->num_ctx] = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
+    if (!ctx) return tls_openssl_p_error(t, "tls", "", NULL);
+    t->num_ctx++;
     SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
     SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); // tickets need none, and it only grows
     SSL_CTX_set_session_id_context(ctx, (const unsigned char*)"netkit", 6);
     SSL_CTX_set_default_passwd_cb_userdata(ctx, (void*)(uintptr_t)""); // or it would ask the terminal
-    if (server) SSL_CTX_set_tlsext_servername_callback(ctx, tls_openssl_p_on_name);
-    if (server) SSL_CTX_set_tlsext_servername_arg(ctx, t);
+    SSL_CTX_set_tlsext_servername_callback(ctx, tls_openssl_p_on_name);
+    SSL_CTX_set_tlsext_servername_arg(ctx, t);
     if (server && t->alpn_len) SSL_CTX_set_alpn_select_cb(ctx, tls_openssl_p_on_alpn, t);
     if (!server && t->alpn_len) SSL_CTX_set_alpn_protos(ctx, t->alpn, t->alpn_len);
-    if (!tls_openssl_p_trust(ctx, d, server))
-        return tls_openssl_p_error(t, "ca_file", d->ca_file ? d->ca_file : "", d->ca_file ? NULL : "needed");
-    if (!cert != !key || (server && !cert)) return tls_openssl_p_error(t, "cert_file, key_file", "", "both are needed");
-    if (cert && SSL_CTX_use_certificate_chain_file(ctx, cert) != 1) return tls_openssl_p_error(t, "cert_file", cert, NULL);
-    if (key && SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1)
-        return tls_openssl_p_error(t, "key_file", key, NULL); // also when it belongs to another certificate
-    return 0;
+    if (server ? d->client_certs > 0 : !d->trust_anybody)
+        SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (d->client_certs > 1 ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
+    if (!server && !d->ca_file) SSL_CTX_set_default_verify_paths(ctx);
+    if (server && d->ca_file) SSL_CTX_set_client_CA_list(ctx, SSL_load_client_CA_file(d->ca_file));
+    if (d->ca_file && !SSL_CTX_load_verify_locations(ctx, d->ca_file, NULL))
+        return tls_openssl_p_error(t, "ca_file", d->ca_file, NULL);
+    if (!c) return server ? tls_openssl_p_error(t, "certs", "", "a server needs one") : 0;
+    if (SSL_CTX_use_certificate_chain_file(ctx, c->cert_file) != 1)
+        return tls_openssl_p_error(t, "cert_file", c->cert_file, NULL);
+    return SSL_CTX_use_PrivateKey_file(ctx, c->key_file, SSL_FILETYPE_PEM) == 1 ? 0
+        : tls_openssl_p_error(t, "key_file", c->key_file, NULL); // also when it is another certificate's
 }
 
 tls_openssl* tls_openssl_create(const tls_openssl_desc* d, int server) {
     tls_openssl* t = (tls_openssl*)calloc(1, sizeof *t);
-    tls_openssl_cert first;
-    uint32_t i, count = 1 + (server ? d->num_more : 0);
+    uint32_t i;
     int r = 0;
     if (!t) return NULL;
-    t->on_error = d->on_error;
-    t->user = d->user;
+    t->on_error = d->on_error; t->user = d->user;
     for (i = 0; d->alpn && d->alpn[i]; i++) {
         int n = snprintf((char*)t->alpn + t->alpn_len + 1, sizeof t->alpn - t->alpn_len - 1, "%s", d->alpn[i]);
         t->alpn[t->alpn_len] = (unsigned char)n;
         if (n > 0 && t->alpn_len + (unsigned)n + 2 < sizeof t->alpn) t->alpn_len += (unsigned)n + 1;
     }
     t->bio = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "nkloop_wire");
-    t->ctx = (SSL_CTX**)calloc(count, sizeof *t->ctx);
-    if (!t->ctx || !t->bio) r = tls_openssl_p_error(t, "tls", "", "out of memory");
-    first.cert_file = d->cert_file;
-    first.key_file = d->key_file;
-    for (i = 0; r == 0 && i < count; i++) r = tls_openssl_p_load(t, d, server, i ? &d->more[i - 1] : &first);
+    t->ctx = (SSL_CTX**)calloc(d->num_certs + (size_t)1, sizeof *t->ctx);
+    for (i = 0; r == 0 && (i == 0 || i < d->num_certs); i++)
+        r = t->ctx && t->bio ? tls_openssl_p_load(t, d, server, i < d->num_certs ? &d->certs[i] : NULL) : -1;
     if (r < 0) { tls_openssl_destroy(t); return NULL; }
     BIO_meth_set_read(t->bio, tls_openssl_p_bio_read);
     BIO_meth_set_write(t->bio, tls_openssl_p_bio_write);
     BIO_meth_set_ctrl(t->bio, tls_openssl_p_bio_ctrl);
     return t;
 }
-
 void tls_openssl_destroy(tls_openssl* t) {
     if (!t) return;
     while (t->num_ctx > 0) SSL_CTX_free(t->ctx[--t->num_ctx]);
     BIO_meth_free(t->bio);
-    free(t->ctx);
-    free(t);
+    free(t->ctx); free(t);
 }
 
 // ---- a stream --------------------------------------------------------------------------------
 // What OpenSSL means when it did not do what it was asked.
 static int tls_openssl_p_why(tls_openssl_p_stream* s, int r) {
     const char* name = SSL_get_servername(s->ssl, TLSEXT_NAMETYPE_host_name);
-    long v = SSL_get_verify_result(s->ssl);
-    int e = SSL_get_error(s->ssl, r);
-    if (e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE) return s->ready ? NKLOOP_FILTER_OK : NKLOOP_FILTER_HANDSHAKING;
+    int e = SSL_get_error(s->ssl, r), refused = ERR_GET_REASON(ERR_peek_error()) == SSL_R_CERTIFICATE_VERIFY_FAILED;
+    if (e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE) return !s->ready; // OK or HANDSHAKING
     if (e == SSL_ERROR_ZERO_RETURN && s->ready) return NKLOOP_FILTER_EOF;
-    s->failed = 1;
-    return tls_openssl_p_error(s->t, s->ready ? "tls" : "tls handshake", name ? name : "",
-        v != X509_V_OK ? X509_verify_cert_error_string(v) : ERR_peek_error() ? NULL : "the peer broke it off");
+    s->ready = 0; // nothing more is said
+    return tls_openssl_p_error(s->t, "tls", name ? name : "", refused ?
+        X509_verify_cert_error_string(SSL_get_verify_result(s->ssl)) : ERR_peek_error() ? NULL : "broken off");
 }
-
+static int tls_openssl_p_begin(tls_openssl_p_stream* s, nkloop_wire* w) {
+    int r;
+    s->w = w;
+    ERR_clear_error();
+    r = s->ready ? 1 : SSL_do_handshake(s->ssl);
+    s->ready = r == 1;
+    return r;
+}
 static int tls_openssl_p_in(void* self, nkloop_wire* w) {
     tls_openssl_p_stream* s = (tls_openssl_p_stream*)self;
-    int n = 1;
-    s->w = w;
-    s->at = 0;
-    ERR_clear_error();
-    if (!s->ready) s->ready = (n = SSL_do_handshake(s->ssl)) == 1;
-    while (n > 0 && w->plain_rx.len < w->plain_rx.cap) {
+    nkloop_buf* to = &w->plain_rx;
+    int n = tls_openssl_p_begin(s, w);
+    while (n > 0 && to->len < to->cap) {
         ERR_clear_error();
-        n = SSL_read(s->ssl, w->plain_rx.data + w->plain_rx.len, (int)(w->plain_rx.cap - w->plain_rx.len));
-        if (n > 0) w->plain_rx.len += (size_t)n;
+        n = SSL_read(s->ssl, to->data + to->len, (int)(to->cap - to->len));
+        if (n > 0) to->len += (size_t)n;
     }
-    memmove(w->wire_rx.data, w->wire_rx.data + s->at, w->wire_rx.len -= s->at);
     return n > 0 ? NKLOOP_FILTER_OK : tls_openssl_p_why(s, n);
 }
-
 static int tls_openssl_p_out(void* self, nkloop_wire* w) {
     tls_openssl_p_stream* s = (tls_openssl_p_stream*)self;
     nkloop_buf *from = &w->plain_tx, *to = &w->wire_tx;
     size_t done = 0;
-    int got = 1;
-    s->w = w;
-    s->at = 0;
-    ERR_clear_error();
-    if (!s->ready) s->ready = (got = SSL_do_handshake(s->ssl)) == 1; // a long flight goes on
-    // Only whole records, as large as there is room for: OpenSSL would keep the rest of one that is cut.
-    while (got > 0 && done < from->len && to->cap - to->len >= 1024) {
-        size_t n = to->cap - to->len - 512; // for the record's frame
-        if (n > 16384) n = 16384;
+    int got = tls_openssl_p_begin(s, w); // a long flight goes on
+    while (got > 0 && done < from->len && to->cap - to->len >= 1024) { // whole records, no part is kept
+        size_t n = to->cap - to->len - 512 < 16384 ? to->cap - to->len - 512 : 16384; // 512: its frame
         if (n < s->again) n = s->again;
         if (n > from->len - done) n = from->len - done;
         ERR_clear_error();
@@ -233,23 +205,19 @@ static int tls_openssl_p_out(void* self, nkloop_wire* w) {
         s->again = got > 0 ? 0 : n;
         if (got > 0) done += (size_t)got;
     }
-    memmove(w->wire_rx.data, w->wire_rx.data + s->at, w->wire_rx.len -= s->at);
     memmove(from->data, from->data + done, from->len -= done);
     return got > 0 ? NKLOOP_FILTER_OK : tls_openssl_p_why(s, got);
 }
-
 static void tls_openssl_p_stop(void* self, nkloop_wire* w) {
     tls_openssl_p_stream* s = (tls_openssl_p_stream*)self;
     s->w = w;
-    if (w && s->ready && !s->failed) SSL_shutdown(s->ssl); // writes close_notify and does not wait
+    if (w && s->ready) SSL_shutdown(s->ssl); // writes close_notify and does not wait
     SSL_free(s->ssl);
-    ERR_clear_error();
     free(s);
+    ERR_clear_error();
 }
-const nkloop_filter tls_openssl_filter =
-    { "openssl", tls_openssl_p_in, tls_openssl_p_in, tls_openssl_p_out, tls_openssl_p_stop };
-
-static tls_openssl_p_stream* tls_openssl_p_open(tls_openssl* t, int server) {
+const nkloop_filter tls_openssl_filter = { "openssl", tls_openssl_p_in, tls_openssl_p_in, tls_openssl_p_out, tls_openssl_p_stop };
+static tls_openssl_p_stream* tls_openssl_p_open(tls_openssl* t) {
     tls_openssl_p_stream* s = (tls_openssl_p_stream*)calloc(1, sizeof *s);
     BIO* b = BIO_new(t->bio);
     if (s && b) s->ssl = SSL_new(t->ctx[0]);
@@ -258,19 +226,17 @@ static tls_openssl_p_stream* tls_openssl_p_open(tls_openssl* t, int server) {
     BIO_set_data(b, s);
     BIO_set_init(b, 1);
     SSL_set_bio(s->ssl, b, b); // given to it
-    if (server) SSL_set_accept_state(s->ssl); else SSL_set_connect_state(s->ssl);
+    if (SSL_is_server(s->ssl)) SSL_set_accept_state(s->ssl); else SSL_set_connect_state(s->ssl);
     return s;
 }
-
 int tls_openssl_accept(tls_openssl* t, nkloop* L, nkloop_stream stream) {
-    tls_openssl_p_stream* s = tls_openssl_p_open(t, 1);
+    tls_openssl_p_stream* s = tls_openssl_p_open(t);
     int r = s ? nkloop_set_filter(L, stream, &tls_openssl_filter, s) : NKLOOP_ERR_NOMEM;
     if (s && r < 0) tls_openssl_p_stop(s, NULL);
     return r;
 }
-
 void* tls_openssl_connect(tls_openssl* t, const char* host) {
-    tls_openssl_p_stream* s = tls_openssl_p_open(t, 0);
+    tls_openssl_p_stream* s = tls_openssl_p_open(t);
     if (!s || !host) return s;
     SSL_set_hostflags(s->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
     if (X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(s->ssl), host)) return s; // RFC 6066 3: not sent as a name
@@ -278,7 +244,6 @@ void* tls_openssl_connect(tls_openssl* t, const char* host) {
     tls_openssl_p_stop(s, NULL);
     return NULL;
 }
-
 struct ssl_st* tls_openssl_ssl(nkloop* L, nkloop_stream stream) {
     tls_openssl_p_stream* s = (tls_openssl_p_stream*)nkloop_filter_self(L, stream, &tls_openssl_filter);
     return s ? s->ssl : NULL;

@@ -52,6 +52,7 @@ typedef struct library {
     int   (*accept_fn)(void* t, nkloop* L, nkloop_stream s);
     void* (*connect_fn)(void* t, const char* host);
     const char* (*alpn)(nkloop* L, nkloop_stream s);
+    void  (*half_close)(nkloop* L, nkloop_stream s); // says close_notify, inside on_data, and goes on reading
 } library;
 
 static char last_error[512];
@@ -62,18 +63,18 @@ static void on_error(void* user, const char* text) {
 }
 
 // Fills the desc of either library: their members have the same names.
-#define FILL(desc, certs) do { \
+#define FILL(desc, table) do { \
         memset(&(desc), 0, sizeof (desc)); \
-        memset(&(certs), 0, sizeof (certs)); \
-        (desc).cert_file = o->cert; (desc).key_file = o->key; (desc).ca_file = o->ca; \
+        (table)[0].cert_file = o->cert; (table)[0].key_file = o->key; \
+        (table)[1].cert_file = o->more_cert; (table)[1].key_file = o->more_key; \
+        (desc).certs = (table); (desc).num_certs = o->more_cert ? 2 : o->cert ? 1 : 0; (desc).ca_file = o->ca; \
         (desc).client_certs = o->client_certs; (desc).trust_anybody = o->trust_anybody; (desc).alpn = o->alpn; \
-        (certs).cert_file = o->more_cert; (certs).key_file = o->more_key; \
-        (desc).more = &(certs); (desc).num_more = o->more_cert ? 1 : 0; (desc).on_error = on_error; \
+        (desc).on_error = on_error; \
     } while (0)
 
 static void* openssl_create(const options* o, int server) {
     tls_openssl_desc d;
-    tls_openssl_cert c;
+    tls_openssl_cert c[2];
     FILL(d, c);
     return tls_openssl_create(&d, server);
 }
@@ -91,7 +92,7 @@ static const char* openssl_alpn(nkloop* L, nkloop_stream s) {
 }
 static void* mbedtls_create(const options* o, int server) {
     tls_mbedtls_desc d;
-    tls_mbedtls_cert c;
+    tls_mbedtls_cert c[2];
     FILL(d, c);
     return tls_mbedtls_create(&d, server);
 }
@@ -102,9 +103,13 @@ static const char* mbedtls_alpn(nkloop* L, nkloop_stream s) {
     const char* name = tls_mbedtls_ssl(L, s) ? mbedtls_ssl_get_alpn_protocol(tls_mbedtls_ssl(L, s)) : "?";
     return name ? name : "";
 }
+static void openssl_half_close(nkloop* L, nkloop_stream s) { SSL_shutdown(tls_openssl_ssl(L, s)); }
+static void mbedtls_half_close(nkloop* L, nkloop_stream s) { mbedtls_ssl_close_notify(tls_mbedtls_ssl(L, s)); }
 static const library libraries[2] = {
-    { "openssl", &tls_openssl_filter, openssl_create, openssl_destroy, openssl_accept, openssl_connect, openssl_alpn },
-    { "mbedtls", &tls_mbedtls_filter, mbedtls_create, mbedtls_destroy, mbedtls_accept, mbedtls_connect, mbedtls_alpn },
+    { "openssl", &tls_openssl_filter, openssl_create, openssl_destroy, openssl_accept, openssl_connect, openssl_alpn,
+        openssl_half_close },
+    { "mbedtls", &tls_mbedtls_filter, mbedtls_create, mbedtls_destroy, mbedtls_accept, mbedtls_connect, mbedtls_alpn,
+        mbedtls_half_close },
 };
 
 // ---- two ends and what happens to them ----
@@ -115,6 +120,8 @@ typedef struct end {
     int opened, eofs, closes, why, paused;
     int hold;          // does not read
     int close_at_end;  // when all is sent and got: 1 nkloop_finish, 2 nkloop_close
+    int half_close;    // 1: says so at the first byte it gets
+    uint64_t after_eof;// sends so much more when the other has said so
     char alpn[64];
 } end;
 typedef struct pair {
@@ -164,12 +171,19 @@ static size_t on_data(void* self, nkloop* L, nkloop_stream s, uint8_t* bytes, si
     if (e->pair->pausing && rnd(6) == 0) { e->paused = 1; nkloop_pause(L, s, 1); }
     for (i = 0; i < take; i++) e->bad += bytes[i] != pattern(e->got + i, e != &e->pair->server);
     memset(bytes, 0xee, take); // they may be changed in place
+    if (e->half_close && e->got == 0) e->pair->client_lib->half_close(L, s);
     e->got += take;
     maybe_end(e);
     return take;
 }
 static void on_drain(void* self, nkloop* L, nkloop_stream s) { (void)L; (void)s; fill((end*)self); maybe_end((end*)self); }
-static void on_eof(void* self, nkloop* L, nkloop_stream s) { ((end*)self)->eofs++; nkloop_finish(L, s); }
+static void on_eof(void* self, nkloop* L, nkloop_stream s) {
+    end* e = (end*)self;
+    e->eofs++;
+    if (!e->after_eof) { nkloop_finish(L, s); return; }
+    e->total += e->after_eof;
+    fill(e);
+}
 static void on_close(void* self, nkloop* L, nkloop_stream s, int why) {
     (void)L; (void)s;
     ((end*)self)->closes++;
@@ -473,6 +487,28 @@ TEST(filter_set_in_the_middle) {
     }
 }
 
+TEST(half_close) {
+    int s, c;
+    EACH(s, c) {
+        options so = server_options(), co = client_options();
+        pair p;
+        if (!setup(&p, s, c, &so, &co)) continue;
+        cutting = 1;
+        transfer(&p, 0, 1);
+        p.client.half_close = 1;
+        p.client.wanted = 1 + (1 << 20);
+        p.server.close_at_end = 1;
+        p.server.after_eof = 1 << 20;
+        dial(&p, "localhost");
+        CHECK(settled(&p));
+        check_transfer(&p);
+        CHECK_INT(p.server.eofs, 1);
+        CHECK_INT(p.client.eofs, 1);
+        CHECK_INT(p.client.why, NKLOOP_OK);
+        teardown(&p);
+    }
+}
+
 // ---- what must be noticed ----
 TEST(cut_off_is_not_the_end) {
     int s, c, who;
@@ -578,9 +614,9 @@ TEST(not_tls_at_all) {
 
 TEST(bad_settings) {
     static const char* const cases[][4] = { // certificate, key, client's CA, what is said
-        { NULL, NULL, NULL, "both are needed" },
+        { NULL, NULL, NULL, "a server needs one" },
         { "none.pem", "server.key", NULL, "none.pem" },
-        { "server.pem", NULL, NULL, "both are needed" },
+        { "server.pem", "server.pem", NULL, "server.pem" }, // no key in it
         { "server.pem", "second.key", NULL, "second.key" },
         { "server.pem", "locked.key", NULL, "locked.key" }, // has a password: nobody is asked
         { "server.pem", "server.key", "none.pem", "none.pem" },
