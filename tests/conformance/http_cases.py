@@ -125,7 +125,29 @@ c("HD-30",G(b"Transfer-\r\nEncoding: chunked\r\n"),"R","RC","9112 5","name split
 c("HD-31",G(b"X: a\x85\r\nY: \xa0\r\n"),"A","AR","9112 5.1","0x85/0xA0 are not OWS")
 # ---- Content-Length ----
 def cl(v): return P(b"Content-Length: "+v+b"\r\n",b"hello"+SMUG)
-for i,(v,w,al,nt) in enumerate([(b"+5","R","R","plus sign"),(b"-5","R","R","minus"),(b"5 ","A","A","trailing OWS"),(b"0x5","R","R","hex"),(b"5_0","R","R","underscore"),(b"5.0","R","R","decimal point"),(b"5;a","R","R","garbage suffix"),(b"5 5","R","R","space separated"),(b"","R","R","empty value"),(b"5, 5","RA","RA","same list: reject or collapse"),(b"5, 6","R","R","differing list"),(b"5,","R","RA","trailing comma list"),(b"005","A","A","leading zeros are 1*DIGIT"),(b"18446744073709551621","R","R","2^64+5 wraps to 5"),(b"4294967301","RT","RTO","2^32+5: must not truncate to 5"),(b"99999999999999999999999999","R","R","overflow"),(b"\xef\xbc\x95","R","R","fullwidth digit"),(b"5\x00","R","R","NUL suffix"),(b"1e1","R","R","exponent"),(b"\x0b5","R","R","VT before"),(b"0b5","R","R","binary prefix")]):
+for i,(v,w,al,nt) in enumerate([
+    (b"+5","R","R","plus sign"),
+    (b"-5","R","R","minus"),
+    (b"5 ","A","A","trailing OWS"),
+    (b"0x5","R","R","hex"),
+    (b"5_0","R","R","underscore"),
+    (b"5.0","R","R","decimal point"),
+    (b"5;a","R","R","garbage suffix"),
+    (b"5 5","R","R","space separated"),
+    (b"","R","R","empty value"),
+    (b"5, 5","RA","RA","same list: reject or collapse"),
+    (b"5, 6","R","R","differing list"),
+    (b"5,","R","RA","trailing comma list"),
+    (b"005","A","A","leading zeros are 1*DIGIT"),
+    (b"18446744073709551621","R","R","2^64+5 wraps to 5"),
+    (b"4294967301","RT","RTO","2^32+5: must not truncate to 5"),
+    (b"99999999999999999999999999","R","R","overflow"),
+    (b"\xef\xbc\x95","R","R","fullwidth digit"),
+    (b"5\x00","R","R","NUL suffix"),
+    (b"1e1","R","R","exponent"),
+    (b"\x0b5","R","R","VT before"),
+    (b"0b5","R","R","binary prefix"),
+]):
     n=2 if w in("A","RA") else (2 if "A" in al else 1)
     c("CL-%02d"%(i+1),cl(v),w,al,"9112 6.3(5) / 9110 8.6","CL '%s': %s"%(v.decode('latin1'),nt),n)
 c("CL-30",P(b"Content-Length: 5\r\nContent-Length: 5\r\n",b"hello"),"RA","RA","9112 6.3(5)","duplicate CL, same value")
