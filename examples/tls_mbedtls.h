@@ -5,8 +5,8 @@
     What the protocol writes before the handshake is over waits. A peer that is refused or breaks the
     rules ends the stream with NKLOOP_ERR_FILTER, after on_error has said why. A peer that ends in order
     (close_notify) is an on_eof; one that is cut off is on_close with NKLOOP_ERR_CLOSED and no on_eof.
-    TLS 1.2, 1.3 where mbedTLS has it; no renegotiation, no tickets. Every stream keeps two record buffers of
-    mbedTLS, 35 KB: MBEDTLS_SSL_VARIABLE_BUFFER_LENGTH lets them shrink.  */
+    TLS 1.2, 1.3 where mbedTLS has it; no renegotiation, no tickets. A stream keeps two buffers of 17 KB
+    if mbedTLS was built without MBEDTLS_SSL_VARIABLE_BUFFER_LENGTH.  */
 #ifndef TLS_MBEDTLS_INCLUDED
 #define TLS_MBEDTLS_INCLUDED 1
 #include "netkit_loop.h"
@@ -23,7 +23,6 @@ typedef struct tls_mbedtls_desc {         // nothing of it is kept but alpn, on_
     void      (*on_error)(void* user, const char* text); // also when create fails
     void*       user;
 } tls_mbedtls_desc;
-
 tls_mbedtls* tls_mbedtls_create(const tls_mbedtls_desc* desc, int server); // NULL: on_error was told why
 void  tls_mbedtls_destroy(tls_mbedtls* t);                                 // after its streams
 int   tls_mbedtls_accept(tls_mbedtls* t, nkloop* L, nkloop_stream s);      // server: 0 or < 0
@@ -42,6 +41,9 @@ extern const nkloop_filter tls_mbedtls_filter;
 #include <mbedtls/ssl.h>
 #if MBEDTLS_VERSION_MAJOR >= 3
     #include <psa/crypto.h>
+    #define TLS_MBEDTLS_P_RANDOM(t) , mbedtls_ctr_drbg_random, &(t)->random
+#else
+    #define TLS_MBEDTLS_P_RANDOM(t)
 #endif
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,7 +76,6 @@ static int tls_mbedtls_p_error(const tls_mbedtls* t, const char* what, const cha
     if (t->on_error) t->on_error(t->user, text);
     return -1;
 }
-
 static int tls_mbedtls_p_recv(void* self, unsigned char* p, size_t n) {
     nkloop_buf* from = &((tls_mbedtls_p_stream*)self)->w->wire_rx;
     if (n > from->len) n = from->len;
@@ -99,18 +100,13 @@ static int tls_mbedtls_p_send(void* self, const unsigned char* p, size_t n) {
 static int tls_mbedtls_p_on_name(void* arg, mbedtls_ssl_context* ssl, const unsigned char* name, size_t n) {
     tls_mbedtls* t = (tls_mbedtls*)arg;
     char host[256];
-    uint32_t i;
-    if (n >= sizeof host) return 0;
-    memcpy(host, name, n);
-    host[n] = 0;
-    for (i = 0; i < t->num_own; i++) { // trusting nobody: all that is asked is whether the name is in it
-        uint32_t flags = 0;
+    uint32_t i, flags = MBEDTLS_X509_BADCERT_CN_MISMATCH;
+    snprintf(host, sizeof host, "%.*s", (int)n, (const char*)name);
+    for (i = 0; i < t->num_own && flags & MBEDTLS_X509_BADCERT_CN_MISMATCH; i++) // asks for the name only
         mbedtls_x509_crt_verify(&t->own[i].cert, NULL, NULL, host, &flags, NULL, NULL);
-        if (!(flags & MBEDTLS_X509_BADCERT_CN_MISMATCH)) return mbedtls_ssl_set_hs_own_cert(ssl, &t->own[i].cert, &t->own[i].key);
-    }
-    return 0;
+    if (flags & MBEDTLS_X509_BADCERT_CN_MISMATCH) i = 1; // nobody's name
+    return mbedtls_ssl_set_hs_own_cert(ssl, &t->own[i - 1].cert, &t->own[i - 1].key);
 }
-
 static int tls_mbedtls_p_load(tls_mbedtls* t, const tls_mbedtls_cert* c) {
     tls_mbedtls_p_own* o = &t->own[t->num_own++];
     int r;
@@ -118,16 +114,10 @@ static int tls_mbedtls_p_load(tls_mbedtls* t, const tls_mbedtls_cert* c) {
     mbedtls_pk_init(&o->key);
     if ((r = mbedtls_x509_crt_parse_file(&o->cert, c->cert_file)) != 0)
         return tls_mbedtls_p_error(t, "cert_file", c->cert_file, r, r > 0 ? "not all of it can be read" : NULL);
-    #if MBEDTLS_VERSION_MAJOR >= 3
-    r = mbedtls_pk_parse_keyfile(&o->key, c->key_file, NULL, mbedtls_ctr_drbg_random, &t->random);
-    if (r == 0 && mbedtls_pk_check_pair(&o->cert.pk, &o->key, mbedtls_ctr_drbg_random, &t->random) != 0) r = 1;
-    #else
-    r = mbedtls_pk_parse_keyfile(&o->key, c->key_file, NULL);
-    if (r == 0 && mbedtls_pk_check_pair(&o->cert.pk, &o->key) != 0) r = 1;
-    #endif
+    r = mbedtls_pk_parse_keyfile(&o->key, c->key_file, NULL TLS_MBEDTLS_P_RANDOM(t));
+    if (r == 0 && mbedtls_pk_check_pair(&o->cert.pk, &o->key TLS_MBEDTLS_P_RANDOM(t)) != 0) r = 1;
     return r ? tls_mbedtls_p_error(t, "key_file", c->key_file, r, r > 0 ? "is not the certificate's" : NULL) : 0;
 }
-
 static int tls_mbedtls_p_setup(tls_mbedtls* t, const tls_mbedtls_desc* d, int server) {
     int ask = server ? d->client_certs : d->trust_anybody ? 0 : 2, r; // 0 nothing, 1 if there is one, 2 always
     uint32_t i;
@@ -158,10 +148,8 @@ tls_mbedtls* tls_mbedtls_create(const tls_mbedtls_desc* d, int server) {
     tls_mbedtls* t = (tls_mbedtls*)calloc(1, sizeof *t);
     if (!t) return NULL;
     t->on_error = d->on_error; t->user = d->user;
-    mbedtls_ssl_config_init(&t->config);
-    mbedtls_entropy_init(&t->entropy);
-    mbedtls_ctr_drbg_init(&t->random);
-    mbedtls_x509_crt_init(&t->ca);
+    mbedtls_ssl_config_init(&t->config); mbedtls_x509_crt_init(&t->ca);
+    mbedtls_entropy_init(&t->entropy); mbedtls_ctr_drbg_init(&t->random);
     t->own = (tls_mbedtls_p_own*)calloc(d->num_certs + (size_t)1, sizeof *t->own);
     if (t->own && tls_mbedtls_p_setup(t, d, server) == 0) return t;
     tls_mbedtls_destroy(t);
@@ -171,21 +159,18 @@ void tls_mbedtls_destroy(tls_mbedtls* t) {
     uint32_t i;
     for (i = 0; t && i < t->num_own; i++) { mbedtls_x509_crt_free(&t->own[i].cert); mbedtls_pk_free(&t->own[i].key); }
     if (!t) return;
-    mbedtls_x509_crt_free(&t->ca);
-    mbedtls_ssl_config_free(&t->config);
-    mbedtls_ctr_drbg_free(&t->random);
-    mbedtls_entropy_free(&t->entropy);
+    mbedtls_ssl_config_free(&t->config); mbedtls_x509_crt_free(&t->ca);
+    mbedtls_ctr_drbg_free(&t->random); mbedtls_entropy_free(&t->entropy);
     free(t->own); free(t);
 }
-
 // ---- a stream --------------------------------------------------------------------------------
 // What mbedTLS means when it did not do what it was asked.
 static int tls_mbedtls_p_why(tls_mbedtls_p_stream* s, int r) {
     char text[256] = "";
-    uint32_t flags = mbedtls_ssl_get_verify_result(&s->ssl);
     if (r == MBEDTLS_ERR_SSL_WANT_READ || r == MBEDTLS_ERR_SSL_WANT_WRITE) return !s->ready; // OK or HANDSHAKING
     if ((r == 0 || r == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY) && s->ready) return NKLOOP_FILTER_EOF;
-    if (r == MBEDTLS_ERR_X509_CERT_VERIFY_FAILED) mbedtls_x509_crt_verify_info(text, sizeof text, "", flags);
+    if (r == MBEDTLS_ERR_X509_CERT_VERIFY_FAILED)
+        mbedtls_x509_crt_verify_info(text, sizeof text, "", mbedtls_ssl_get_verify_result(&s->ssl));
     text[strcspn(text, "\n")] = 0; // the first of its reasons
     s->ready = 0; // nothing more is said
     return tls_mbedtls_p_error(s->t, "tls", s->name, r, text[0] ? text : NULL);
@@ -235,11 +220,10 @@ static void tls_mbedtls_p_stop(void* self, nkloop_wire* w) {
     tls_mbedtls_p_stream* s = (tls_mbedtls_p_stream*)self;
     s->w = w;
     if (w && s->ready) mbedtls_ssl_close_notify(&s->ssl);
-    mbedtls_ssl_free(&s->ssl);
-    free(s);
+    mbedtls_ssl_free(&s->ssl); free(s);
 }
-const nkloop_filter tls_mbedtls_filter = { "mbedtls", tls_mbedtls_p_in, tls_mbedtls_p_in, tls_mbedtls_p_out, tls_mbedtls_p_stop };
-
+const nkloop_filter tls_mbedtls_filter =
+    { "mbedtls", tls_mbedtls_p_in, tls_mbedtls_p_in, tls_mbedtls_p_out, tls_mbedtls_p_stop };
 static tls_mbedtls_p_stream* tls_mbedtls_p_open(tls_mbedtls* t, const char* host) {
     tls_mbedtls_p_stream* s = (tls_mbedtls_p_stream*)calloc(1, sizeof *s);
     if (!s) return NULL;
@@ -262,4 +246,5 @@ struct mbedtls_ssl_context* tls_mbedtls_ssl(nkloop* L, nkloop_stream stream) {
     tls_mbedtls_p_stream* s = (tls_mbedtls_p_stream*)nkloop_filter_self(L, stream, &tls_mbedtls_filter);
     return s ? &s->ssl : NULL;
 }
+#undef TLS_MBEDTLS_P_RANDOM
 #endif // TLS_MBEDTLS_IMPLEMENTATION

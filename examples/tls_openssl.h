@@ -22,7 +22,6 @@ typedef struct tls_openssl_desc {         // nothing of it is kept but on_error 
     void      (*on_error)(void* user, const char* text); // also when create fails
     void*       user;
 } tls_openssl_desc;
-
 tls_openssl* tls_openssl_create(const tls_openssl_desc* desc, int server); // NULL: on_error was told why
 void  tls_openssl_destroy(tls_openssl* t);                                 // after its streams
 int   tls_openssl_accept(tls_openssl* t, nkloop* L, nkloop_stream s);      // server: 0 or < 0
@@ -57,7 +56,6 @@ typedef struct tls_openssl_p_stream {     // all that a stream has beside its SS
     size_t       again;                   // OpenSSL wants at least as many bytes as last time
     int          ready;
 } tls_openssl_p_stream;
-
 static int tls_openssl_p_error(const tls_openssl* t, const char* what, const char* name, const char* why) {
     char text[512], reason[256];
     ERR_error_string_n(ERR_peek_error(), reason, sizeof reason); // "error:0A000086:SSL routines::certificate ..."
@@ -66,7 +64,6 @@ static int tls_openssl_p_error(const tls_openssl* t, const char* what, const cha
     if (t->on_error) t->on_error(t->user, text);
     return -1;
 }
-
 // A BIO over the wire's buffers: nothing is kept while nothing moves.
 static int tls_openssl_p_bio_read(BIO* b, char* p, int n) {
     nkloop_buf* from = &((tls_openssl_p_stream*)BIO_get_data(b))->w->wire_rx;
@@ -86,7 +83,9 @@ static int tls_openssl_p_bio_write(BIO* b, const char* p, int n) {
     to->len += k;
     return (int)k;
 }
-static long tls_openssl_p_bio_ctrl(BIO* b, int cmd, long n, void* p) { (void)b; (void)n; (void)p; return cmd == BIO_CTRL_FLUSH; }
+static long tls_openssl_p_bio_ctrl(BIO* b, int cmd, long n, void* p) {
+    (void)b; (void)n; (void)p; return cmd == BIO_CTRL_FLUSH;
+}
 
 // ---- settings --------------------------------------------------------------------------------
 static int tls_openssl_p_on_name(SSL* ssl, int* alert, void* arg) {
@@ -105,14 +104,14 @@ static int tls_openssl_p_on_alpn(SSL* ssl, const unsigned char** out, unsigned c
     (void)ssl;
     return r == OPENSSL_NPN_NEGOTIATED ? SSL_TLSEXT_ERR_OK : SSL_TLSEXT_ERR_ALERT_FATAL; // RFC 7301 3.2
 }
-
 static int tls_openssl_p_load(tls_openssl* t, const tls_openssl_desc* d, int server, const tls_openssl_cert* c) {
     SSL_CTX* ctx = t->ctx[t->num_ctx] = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
+    t->num_ctx += ctx != NULL;
     if (!ctx) return tls_openssl_p_error(t, "tls", "", NULL);
-    t->num_ctx++;
     SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
     SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER
+                        | SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); // tickets need none, and it only grows
     SSL_CTX_set_session_id_context(ctx, (const unsigned char*)"netkit", 6);
     SSL_CTX_set_default_passwd_cb_userdata(ctx, (void*)(uintptr_t)""); // or it would ask the terminal
@@ -173,11 +172,10 @@ static int tls_openssl_p_why(tls_openssl_p_stream* s, int r) {
         X509_verify_cert_error_string(SSL_get_verify_result(s->ssl)) : ERR_peek_error() ? NULL : "broken off");
 }
 static int tls_openssl_p_begin(tls_openssl_p_stream* s, nkloop_wire* w) {
-    int r;
+    int r = 1;
     s->w = w;
     ERR_clear_error();
-    r = s->ready ? 1 : SSL_do_handshake(s->ssl);
-    s->ready = r == 1;
+    if (!s->ready) s->ready = (r = SSL_do_handshake(s->ssl)) == 1;
     return r;
 }
 static int tls_openssl_p_in(void* self, nkloop_wire* w) {
@@ -216,7 +214,8 @@ static void tls_openssl_p_stop(void* self, nkloop_wire* w) {
     free(s);
     ERR_clear_error();
 }
-const nkloop_filter tls_openssl_filter = { "openssl", tls_openssl_p_in, tls_openssl_p_in, tls_openssl_p_out, tls_openssl_p_stop };
+const nkloop_filter tls_openssl_filter =
+    { "openssl", tls_openssl_p_in, tls_openssl_p_in, tls_openssl_p_out, tls_openssl_p_stop };
 static tls_openssl_p_stream* tls_openssl_p_open(tls_openssl* t) {
     tls_openssl_p_stream* s = (tls_openssl_p_stream*)calloc(1, sizeof *s);
     BIO* b = BIO_new(t->bio);
