@@ -5,7 +5,7 @@
     What the protocol writes before the handshake is over waits. A peer that is refused or breaks the
     rules ends the stream with NKLOOP_ERR_FILTER, after on_error has said why. A peer that ends in order
     (close_notify) is an on_eof; one that is cut off is on_close with NKLOOP_ERR_CLOSED and no on_eof.
-    TLS 1.2 and 1.3, no renegotiation, no compression, no early data; tickets resume sessions.  */
+    TLS 1.2 and 1.3, no renegotiation, compression or early data; tickets. An idle stream: 15 KB.  */
 #ifndef TLS_OPENSSL_INCLUDED
 #define TLS_OPENSSL_INCLUDED 1
 #include "netkit_loop.h"
