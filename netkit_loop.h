@@ -3007,8 +3007,10 @@ static void nkloop_p_dial_next(nkloop* L, uint32_t index, int last_error) {
         else last_error = nkloop_p_os_fail(L);
         #ifdef NKLOOP_P_POSIX
         if (last_error < 0 && errno == EINTR) last_error = NKLOOP_P_AGAIN; // goes on by itself
-        // its backlog is full
-        if (last_error == NKLOOP_P_AGAIN && a->u.any.sa_family == AF_UNIX) last_error = NKLOOP_ERR_REFUSED;
+        // a Unix socket's backlog is full, or no local port is left: nothing is in progress
+        else if (last_error == NKLOOP_P_AGAIN && errno != EINPROGRESS) {
+            last_error = a->u.any.sa_family == AF_UNIX ? NKLOOP_ERR_REFUSED : NKLOOP_ERR_LIMIT;
+        }
         #endif
         if (last_error == NKLOOP_OK || last_error == NKLOOP_P_AGAIN) { nkloop_p_interest(L, index); return; }
         nkloop_p_os_close(slot->fd);

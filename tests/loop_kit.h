@@ -26,9 +26,9 @@
 #include <unistd.h>
 
 static long kit_recvs, kit_sends;
-static ssize_t kit_recv(int fd, void* p, size_t n, int flags) { kit_recvs++; return recv(fd, p, n, flags); }
-static ssize_t kit_send(int fd, const void* p, size_t n, int flags) { kit_sends++; return send(fd, p, n, flags); }
-static ssize_t kit_sendmsg(int fd, const struct msghdr* m, int flags) { kit_sends++; return sendmsg(fd, m, flags); }
+static ssize_t kit_recv(int fd, void* p, size_t n, int flags) { __atomic_fetch_add(&kit_recvs, 1, __ATOMIC_RELAXED); return recv(fd, p, n, flags); }
+static ssize_t kit_send(int fd, const void* p, size_t n, int flags) { __atomic_fetch_add(&kit_sends, 1, __ATOMIC_RELAXED); return send(fd, p, n, flags); }
+static ssize_t kit_sendmsg(int fd, const struct msghdr* m, int flags) { __atomic_fetch_add(&kit_sends, 1, __ATOMIC_RELAXED); return sendmsg(fd, m, flags); }
 static int kit_getaddrinfo(const char* host, const char* port, const struct addrinfo* hints, struct addrinfo** out);
 #ifndef KIT_OWN_CALLS
 #define NETKIT_LOOP_SYS_RECV(fd, p, n, flags) kit_recv(fd, p, n, flags)
