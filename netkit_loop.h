@@ -1016,7 +1016,8 @@ static int64_t nkloop_p_os_sendfile(nkloop* L, nkloop_fd fd, nkloop_fd file, uin
     do { r = NETKIT_LOOP_SYS_SENDFILE((int)fd, (int)file, &at,
                                       (size_t)n); L->stats.send_calls++; } while (r < 0 && errno == EINTR);
     e = errno;
-    if (r < 0 && e == EPIPE && !sigismember(&waiting, SIGPIPE)) {
+    // a connection that breaks half way raises the signal too, and still reports what went out before
+    if ((r < 0 ? e == EPIPE : (uint64_t)r < n) && !sigismember(&waiting, SIGPIPE)) {
         while (sigtimedwait(&pipe_set, NULL, &zero) < 0 && errno == EINTR) {}
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
