@@ -18,7 +18,7 @@ typedef struct tls_mbedtls_desc {         // nothing of it is kept but alpn, on_
     uint32_t    num_certs;                // client: at most one, for servers that want it
     const char* ca_file;                  // PEM: who vouches for the peer. A client must have it
     int         client_certs;             // server: 0 not asked for, 1 checked if there is one, 2 required
-    int         trust_anybody;            // client: 1: checks no certificate. For tests
+    int         trust_anybody;            // client: 1: checks no certificate (mbedTLS may still do in TLS 1.3)
     const char** alpn;                    // "h2", "http/1.1": best first, then NULL; kept; default no ALPN
     void      (*on_error)(void* user, const char* text); // also when create fails
     void*       user;
