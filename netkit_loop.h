@@ -472,7 +472,9 @@ NETKIT_LOOP_API void     nkloop_get_stats(const nkloop* L, nkloop_stats* out); /
 #endif
 #if (defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) \
      || defined(__DragonFly__) || defined(NETKIT_LOOP_KQUEUE)) && !defined(NETKIT_LOOP_NO_KQUEUE)
-    #include <sys/event.h>
+    #ifndef EVFILT_READ // a test brings its own
+        #include <sys/event.h>
+    #endif
     #define NKLOOP_P_KQUEUE 1
 #endif
 #ifndef NETKIT_LOOP_NO_THREADS
