@@ -1,4 +1,4 @@
-// net_tls.c -- the loop dials itself over TLS, through both adapters as client and as server. Built and run by net_tls.sh,
+// net_tls.c -- the loop dials itself over TLS, through both adapters as client and as server. Built and run by loop_tls.sh,
 // which makes the certificates: TLS_DIR holds ca.pem, other_ca.pem, server.pem/.key (localhost, 127.0.0.1),
 // second.pem/.key (second.test, *.wild.test), client.pem/.key, stranger.pem/.key (of the other CA) and long.pem (a chain
 // of more than the wire's buffers hold). POSIX only.
