@@ -12,8 +12,7 @@
 #endif
 #ifndef NETKIT_HTTP_INCLUDED
 #define NETKIT_HTTP_INCLUDED 1
-/*  netkit_http.h -- HTTP/1.1 server,
-    and its parser alone for any byte stream.  v0.1.0  MIT or public domain (see end)
+/*  netkit_http.h -- HTTP/1.1 server, and its parser alone.  v0.1.0  MIT or public domain (see end)
 
 DO THIS
     In one .c or .cpp file of its own, as its first lines:
@@ -248,9 +247,12 @@ NETKIT_HTTP_API void nkhttp_head_rebase(nkhttp_head* head, const char* old_base,
 // Field names are compared without regard to case. First one or NULL; the one after `after` or NULL;
 // the first one's value or an empty string; the same with primitive types, to be used as a callback.
 NETKIT_HTTP_API const nkhttp_header* nkhttp_find(const nkhttp_head* head, const char* name);
+// the next field of that name, or NULL
 NETKIT_HTTP_API const nkhttp_header* nkhttp_find_next(const nkhttp_head* head,
                                                       const nkhttp_header* after, const char* name);
+// value of the first such field, empty if there is none
 NETKIT_HTTP_API nkhttp_str  nkhttp_value(const nkhttp_head* head, const char* name);
+// the same in plain types, for other headers to call; NULL if there is none
 NETKIT_HTTP_API const char* nkhttp_find_header(const void* head, const char* name, size_t* len);
 
 NETKIT_HTTP_API int nkhttp_is(nkhttp_str s, const char* text);            // equal but for case (ASCII)
@@ -282,13 +284,16 @@ NETKIT_HTTP_API nkhttp_header nkhttp_trailer(nkhttp_str line); // splits what CH
 // check at the end is enough. Names and values that could split a head are NKHTTP_ERR_HEADER_VALUE.
 typedef struct nkhttp_out { char* ptr; size_t len, cap; int err; } nkhttp_out;
 
+// mem: kept, yours
 NETKIT_HTTP_API void nkhttp_out_init(nkhttp_out* o, char* mem, size_t cap);
 NETKIT_HTTP_API void nkhttp_out_raw(nkhttp_out* o, const char* bytes, size_t len); // unchecked
 NETKIT_HTTP_API void nkhttp_out_status(nkhttp_out* o, int status); // "HTTP/1.1 200 OK\r\n"; 100 .. 999
 // Request line, and Host unless host is NULL.
 NETKIT_HTTP_API void nkhttp_out_request(nkhttp_out* o, const char* method, const char* target,
                                         const char* host);
+// sets err to NKHTTP_ERR_HEADER_VALUE and writes nothing if the field could break out of its line
 NETKIT_HTTP_API void nkhttp_out_field(nkhttp_out* o, const char* name, const char* value, size_t len);
+// the same with a decimal number
 NETKIT_HTTP_API void nkhttp_out_field_u64(nkhttp_out* o, const char* name, uint64_t value);
 NETKIT_HTTP_API void nkhttp_out_date(nkhttp_out* o, int64_t unix_seconds); // "Date: ...\r\n"
 NETKIT_HTTP_API int  nkhttp_out_end(nkhttp_out* o);                        // empty line; returns err
@@ -296,6 +301,7 @@ NETKIT_HTTP_API int  nkhttp_out_end(nkhttp_out* o);                        // em
 // 1: may be sent as a field. Then: "1a2b\r\n" before a chunk, no terminator, returns its length.
 NETKIT_HTTP_API int    nkhttp_field_ok(const char* name, size_t name_len,
                                        const char* value, size_t value_len);
+// "1a" CRLF; its length
 NETKIT_HTTP_API size_t nkhttp_chunk_head(char dst[20], uint64_t size);
 
 // -- dates -------------------------------------------------------------------------------------
@@ -689,6 +695,7 @@ NETKIT_HTTP_API void nkhttp_server_destroy(nkhttp_server* srv);
 // before requests arrive; NKHTTP_ERR_DUPLICATE if taken
 NETKIT_HTTP_API int  nkhttp_route(nkhttp_server* srv, const char* method, const char* pattern,
                                   nkhttp_handler fn, void* user);
+// with everything a route can say
 NETKIT_HTTP_API int  nkhttp_route_add(nkhttp_server* srv, const nkhttp_route_desc* desc);
 // Creates a loop and a server, prints nothing, runs until nkhttp_server_shutdown or nkloop_stop;
 // ready_fn gets both once it listens (to print the address, to add routes). The blocking start.
@@ -725,6 +732,7 @@ NETKIT_HTTP_API nkloop_stream nkhttp_detach(nkhttp_req* req);
 
 // -- answering later: any thread. On the loop's thread the result is final, elsewhere NKHTTP_OK means posted.
 NETKIT_HTTP_API int  nkhttp_later_reply(nkhttp_server* srv, nkhttp_handle h, const nkhttp_reply_desc* desc);
+// text/plain; charset=utf-8
 NETKIT_HTTP_API int  nkhttp_later_text (nkhttp_server* srv, nkhttp_handle h, int status, const char* text);
 // Streamed replies: chunked (close-delimited for HTTP/1.0), or with a length that is then held to
 // (a mismatch closes). The desc's body, if any, is sent first.
@@ -747,6 +755,7 @@ NETKIT_HTTP_API nkhttp_handle nkhttp_handle_of(nkhttp_req* req);
 // Server-Sent Events. data may have several lines; event and id may be NULL.
 // {0} if a reply was already made
 NETKIT_HTTP_API nkhttp_handle nkhttp_sse_begin(nkhttp_req* req);
+// NKHTTP_ERR_FULL: the client is slow, this event is not sent; STALE: it is gone
 NETKIT_HTTP_API int  nkhttp_sse_send(nkhttp_server* srv, nkhttp_handle h, const char* event,
                                      const char* id, const char* data);
 
@@ -756,7 +765,7 @@ typedef struct nkhttp_stats {
     uint64_t buffered_bytes;    // now
     uint32_t open_connections, open_requests; // now
 } nkhttp_stats;
-NETKIT_HTTP_API void nkhttp_get_stats(const nkhttp_server* srv, nkhttp_stats* out);
+NETKIT_HTTP_API void nkhttp_get_stats(const nkhttp_server* srv, nkhttp_stats* out); // since nkhttp_server_create
 
 #ifndef NETKIT_HTTP_NO_FILES
 // -- static files: a directory, a table in the program, or callbacks -----------------------------
@@ -833,7 +842,7 @@ NETKIT_HTTP_API int  nkhttp_reply_file(nkhttp_req* req, const char* os_path, con
             @later @request @sse @order @workers @dispatch @bodies @conn @server @os @vfs @filebody @listing
             @filejob @files
     PLEASE KEEP THE STRUCTURE INTACT: new code goes into the right room or founds one.
-    Up to @paths everything is pure; the rest is the server. */
+    The rooms before the one with the types are pure functions over bytes; from there on it is the server. */
 
 // ---- @config ---------------------------------------------------------------------------------
 // Headers, hooks, and which vector instructions the compiler says are there.
@@ -7357,6 +7366,15 @@ typedef void (*nkhttp_p_entry_fn)(void* sink, const char* name, int is_directory
                                   int64_t mtime);
 
 #ifdef _WIN32
+#ifndef WIN32_LEAN_AND_MEAN
+    #define WIN32_LEAN_AND_MEAN
+#endif
+#ifndef NOMINMAX
+    #define NOMINMAX
+#endif
+#include <winsock2.h> // before windows.h, which would bring in its predecessor
+#include <windows.h>
+
 // A name goes to the kernel behind the canonical path of the root. Whatever was opened is asked for
 // its own canonical path: if that is not the one expected, a link, a junction or a short name led
 // elsewhere.
@@ -8977,6 +8995,7 @@ NETKIT_HTTP_API int nkhttp_reply_file(nkhttp_req* req, const char* os_path,
 }
 #endif // NETKIT_HTTP_NO_FILES
 
+#undef NKHTTP_P_LOG
 #endif // NETKIT_HTTP_NO_LOOP
 #endif // NETKIT_HTTP_IMPLEMENTED
 #endif // NETKIT_HTTP_IMPLEMENTATION
