@@ -106,7 +106,7 @@ $(B)/$(V)/fuzz_main.o: tests/fuzz/fuzz_main.c
 
 $(VFUZZ): $(B)/$(V)/fuzz_%: tests/fuzz/fuzz_%.c $(B)/$(V)/fuzz_main.o
 	@rm -f $@
-	$(VBUILD) $^ -o $@ $(LDFLAGS) -lpthread
+	$(VBUILD) $(filter %.c %.o,$^) -o $@ $(LDFLAGS) -lpthread
 
 # A test that does not compile must not hide the others: build what can be built, and let the runner count the rest as failed.
 test: ## build and run all tests, replay the fuzz corpora, check the headers' form
