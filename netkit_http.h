@@ -5982,6 +5982,7 @@ NETKIT_HTTP_API nkloop_stream nkhttp_detach(nkhttp_req* req) {
     x->flags |= NKHTTP_P_X_DETACHED;
     c->flags |= NKHTTP_P_DETACHED | NKHTTP_P_STOP;
     nkloop_set_alarm(req->loop, c->stream, 0);
+    if (c->flags & NKHTTP_P_PAUSED) nkloop_pause(req->loop, c->stream, 0); // it waited for its turn
     nkloop_set_proto(req->loop, c->stream, NULL, NULL);
     return c->stream;
 }

@@ -55,11 +55,12 @@ static void pump(fixture* f, int turns) { while (turns-- > 0) nkloop_wait(f->L, 
 
 static int dial(fixture* f) {
     struct sockaddr_in a;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
     memset(&a, 0, sizeof a);
     a.sin_family = AF_INET;
     a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     a.sin_port = htons((uint16_t)f->port);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); // what a test sends arrives at once
     CHECK_INT(connect(fd, (struct sockaddr*)&a, sizeof a), 0);
     pump(f, 2);
     return fd;
