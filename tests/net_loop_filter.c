@@ -500,21 +500,22 @@ static void* talk_main(void* user) {
     long k;
     int i;
     plain_wait(t->fd);
-    for (i = 0; i < 3000; i++) { // 3 MB before it reads a byte; send blocks, so read a little then
-        struct pollfd p;
-        p.fd = t->fd;
-        p.events = POLLOUT;
-        if (poll(&p, 1, 50) == 1 && (p.revents & POLLOUT)) {
-            size_t off = 0;
-            while (off < n) {
-                k = (long)send(t->fd, one + off, n - off, MSG_NOSIGNAL | MSG_DONTWAIT);
-                if (k > 0) off += (size_t)k;
-                else if (errno != EAGAIN) goto reading;
-                else if ((k = (long)recv(t->fd, in + have, 1 << 16, 0)) > 0) have += (size_t)k;
-                else goto reading;
+    for (i = 0; i < 3000; i++) { // 3 MB; it reads only when it cannot send
+        size_t off = 0;
+        while (off < n) {
+            struct pollfd p;
+            p.fd = t->fd;
+            p.events = POLLOUT;
+            if (poll(&p, 1, 20) == 0) {
+                p.events = POLLIN | POLLOUT;
+                if (poll(&p, 1, 20000) == 0) goto reading;
             }
-            t->sent++;
-        } else if ((k = (long)recv(t->fd, in + have, 1 << 16, 0)) > 0) have += (size_t)k;
+            if (p.revents & POLLOUT) k = (long)send(t->fd, one + off, n - off, MSG_NOSIGNAL | MSG_DONTWAIT);
+            else if ((k = (long)recv(t->fd, in + have, 1 << 16, 0)) > 0) { have += (size_t)k; continue; }
+            if (k <= 0 && errno != EAGAIN) goto reading;
+            if (k > 0) off += (size_t)k;
+        }
+        t->sent++;
     }
 reading:
     if (t->mode) { // all pongs must come
