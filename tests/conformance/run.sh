@@ -20,8 +20,14 @@ for probe in tests/conformance/*.py; do
     [ -f "$probe" ] || continue
     case $(sed -n 1p "$probe") in '#!'*) ;; *) continue ;; esac
     name=${probe##*/}
-    echo "-- $name"
-    PYTHONDONTWRITEBYTECODE=1 sh tests/with_server.sh "$B/${name%%_*}_echo" "{ADDR}" -- "$PYTHON" "$probe" netkit "{PORT}" >"$tmp/out" 2>&1
+    variants=plain
+    [ "${name%%_*}" = http ] && variants="plain --workers=3" # handlers in the loop, and on a pool
+    for variant in $variants; do
+    echo "-- $name $variant"
+    arguments=
+    [ "$variant" = plain ] || arguments="${variant%%=*} ${variant#*=}"
+    # shellcheck disable=SC2086
+    PYTHONDONTWRITEBYTECODE=1 sh tests/with_server.sh "$B/${name%%_*}_echo" "{ADDR}" $arguments -- "$PYTHON" "$probe" netkit "{PORT}" >"$tmp/out" 2>&1
     status=$?
     cat "$tmp/out"
     good=0 all=0
@@ -31,8 +37,9 @@ CASES
     passed=$((passed + ${good:-0})) failed=$((failed + ${all:-0} - ${good:-0}))
     if [ "${all:-0}" -eq 0 ] || { [ "$status" -ne 0 ] && [ "$good" -eq "$all" ]; }; then
         failed=$((failed + 1))
-        echo "FAIL  $name: status $status"
+        echo "FAIL  $name $variant: status $status"
     fi
+    done
 done
 if [ $((passed + failed)) -eq 0 ]; then
     echo "conformance: no probe"
