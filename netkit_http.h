@@ -580,7 +580,8 @@ typedef struct nkhttp_reply_desc {
     uint32_t             num_headers;
     const void*          body;          // copied, or kept until release_fn if that is set
     size_t               body_bytes;
-    // exactly once, on the loop's thread, also when the reply could not be sent
+    // exactly once, also when the reply could not be sent: on the loop's thread, or inside the call if
+    // another thread runs out of memory while posting
     void               (*release_fn)(void* release_user);
     void*                release_user;
 } nkhttp_reply_desc;
@@ -7034,7 +7035,7 @@ static void nkhttp_p_stopped_done(void* user);
 
 static void nkhttp_p_default_u32(uint32_t* v, uint32_t value) { if (*v == 0) *v = value; }
 
-static void nkhttp_p_desc_defaults(nkhttp_server_desc* d) {
+static void nkhttp_p_desc_defaults(nkhttp_server_desc* d, const nkloop* L) {
     nkhttp_p_default_u32(&d->max_connections, UINT32_MAX);
     nkhttp_p_default_u32(&d->max_connections_per_address, UINT32_MAX);
     nkhttp_p_default_u32(&d->max_requests_per_connection, UINT32_MAX);
@@ -7042,6 +7043,8 @@ static void nkhttp_p_desc_defaults(nkhttp_server_desc* d) {
     if (d->max_pipeline > 1000) d->max_pipeline = 1000;
     nkhttp_p_default_u32(&d->max_line_bytes, 8192 + 256);
     nkhttp_p_default_u32(&d->max_head_bytes, 32 * 1024);
+    // a longer one would end without an answer, because the loop keeps no more unread bytes
+    if (d->max_head_bytes > nkloop_rx_bytes(L)) d->max_head_bytes = nkloop_rx_bytes(L);
     nkhttp_p_default_u32(&d->max_headers, 100);
     if (d->max_headers > 1000) d->max_headers = 1000;
     if (d->max_body_bytes == 0) d->max_body_bytes = 1024 * 1024;
@@ -7122,7 +7125,7 @@ static int nkhttp_p_server_init(nkhttp_server* srv) {
     nkhttp_server_desc* d = &srv->desc;
     nkloop_listen_desc listen_desc;
     int err;
-    nkhttp_p_desc_defaults(d);
+    nkhttp_p_desc_defaults(d, srv->L);
     nkhttp_p_date_init(srv);
     err = nkhttp_p_copy_texts(srv);
     if (err < 0) return err;

@@ -403,6 +403,7 @@ typedef struct nkloop_stats {
     uint32_t timers;
 } nkloop_stats;
 NETKIT_LOOP_API void     nkloop_get_stats(const nkloop* L, nkloop_stats* out); // since nkloop_create
+NETKIT_LOOP_API uint32_t nkloop_rx_bytes(const nkloop* L);           // of the desc, for protocols that must not want more
 
 #ifdef __cplusplus
 } // extern "C"
@@ -3903,6 +3904,7 @@ NETKIT_LOOP_API uint64_t nkloop_now_ns(const nkloop* L) { return L->now_ns; }
 NETKIT_LOOP_API int nkloop_os_error(const nkloop* L) { return L->os_error; }
 NETKIT_LOOP_API int nkloop_backend(const nkloop* L) { return L->backend->id; }
 NETKIT_LOOP_API void nkloop_get_stats(const nkloop* L, nkloop_stats* out) { *out = L->stats; }
+NETKIT_LOOP_API uint32_t nkloop_rx_bytes(const nkloop* L) { return L->desc.rx_bytes; }
 
 #undef NKLOOP_P_POSIX
 #undef NKLOOP_P_ABSTRACT

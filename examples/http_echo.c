@@ -5,7 +5,6 @@
     curl -d hello http://127.0.0.1:8080/
 
     With --workers the handler runs on a pool of threads; replies keep the order of the requests all the same.
-    POSIX only, for its way to leave on Ctrl-C; the server itself is not.
 */
 #define NETKIT_IMPLEMENTATION
 #include "netkit_http.h"
@@ -18,7 +17,7 @@ static nkloop* loop;
 
 static void on_signal(int number) {
     (void)number;
-    nkloop_stop(loop); // one of the two calls that a signal handler may make
+    nkloop_stop(loop); // the one call that a signal handler may make
 }
 
 static void on_request(void* user, nkhttp_req* req) {

@@ -3,7 +3,6 @@
     cc -O2 -I. examples/http_hello.c -o build/http_hello -lpthread
     build/http_hello 127.0.0.1:8080        then open http://127.0.0.1:8080/
 
-    POSIX only, for its way to leave on Ctrl-C; the server itself is not.
 */
 #define NETKIT_IMPLEMENTATION
 #include "netkit_http.h"
@@ -15,7 +14,7 @@ static nkloop* loop;
 
 static void on_signal(int number) {
     (void)number;
-    nkloop_stop(loop); // one of the two calls that a signal handler may make
+    nkloop_stop(loop); // the one call that a signal handler may make
 }
 
 static void on_get(void* user, nkhttp_req* req) {
