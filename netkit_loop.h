@@ -2477,7 +2477,7 @@ static void nkloop_p_filter_out(nkloop* L, uint32_t index) {
     if (nkloop_p_wire_lend(L, f) < 0) { nkloop_p_close_slot(L, index, NKLOOP_ERR_NOMEM); return; }
     do {
         size_t had_plain, had_wire;
-        if (rounds++ == NKLOOP_P_FLUSH_BYTES / NKLOOP_WIRE_BYTES) { // a peer that reads as fast as we write
+        if (rounds++ == (int)NKLOOP_P_FLUSH_BYTES / (int)NKLOOP_WIRE_BYTES) { // a peer that reads as fast as we write
             nkloop_p_attend(L, index, NKLOOP_P_DIRTY); // others first
             break;
         }

@@ -154,7 +154,7 @@ static void door_accept(void* user, nkloop* L, nkloop_stream s) {
     rec* r = &d->recs[d->num < d->max ? d->num++ : d->max - 1];
     r->L = L;
     r->s = s;
-    CHECK_INT(nkloop_set_proto(L, s, d->proto ? d->proto : &rec_proto, r), 0);
+    if (nkloop_set_proto(L, s, d->proto ? d->proto : &rec_proto, r) < 0) r->late++; // no CHECK: other threads run loops too
     if (r->hook) r->hook(r, ON_ACCEPT);
 }
 static void door_open(nkloop* L, door* d, rec* recs, int max, const char* address) {
