@@ -13,7 +13,7 @@ static void on_signal(int sig) { (void)sig; nkloop_stop(app_loop); }
 
 typedef struct json { char text[16384]; size_t len; } json; // what does not fit is cut at a whole value, see json_room
 
-static int json_room(json* j, size_t n) { return sizeof j->text - j->len > n + 64; } // 64: room to close what is open
+static int json_room(json* j, size_t n) { return sizeof j->text - j->len > n + 64; } // 64: to close what is open
 static void json_raw(json* j, const char* text) {
     size_t n = strlen(text);
     memcpy(j->text + j->len, text, n);
@@ -30,9 +30,7 @@ static void json_string(json* j, const char* p, size_t n) {
     }
     json_raw(j, "\"");
 }
-static void json_number(json* j, uint64_t v) {
-    j->len += (size_t)snprintf(j->text + j->len, 24, "%llu", (unsigned long long)v);
-}
+static void json_number(json* j, uint64_t v) { j->len += (size_t)snprintf(j->text + j->len, 24, "%llu", (unsigned long long)v); }
 static void json_key(json* j, const char* key) {
     if (j->text[j->len - 1] != '{') json_raw(j, ",");
     json_string(j, key, strlen(key));
@@ -60,13 +58,8 @@ static const char index_page[] =
     "curl -N http://HOST/events\ncurl -u demo:demo http://HOST/private</pre>";
 
 static void on_index(void* user, nkhttp_req* req) {
-    nkhttp_reply_desc d;
     (void)user;
-    memset(&d, 0, sizeof d);
-    d.content_type = "text/html; charset=utf-8";
-    d.body = index_page; // small and static: copied into the send queue
-    d.body_bytes = sizeof index_page - 1;
-    nkhttp_reply_with(req, &d);
+    nkhttp_reply(req, 200, "text/html; charset=utf-8", index_page, sizeof index_page - 1);
 }
 
 static void on_hello(void* user, nkhttp_req* req) {
@@ -105,9 +98,7 @@ static void on_visits(void* user, nkhttp_req* req) {
     }
     snprintf(count, sizeof count, "%u", n + 1);
     memset(&cookie, 0, sizeof cookie);
-    cookie.name = "visits";
-    cookie.value = count;
-    cookie.path = "/";
+    cookie.name = "visits", cookie.value = count, cookie.path = "/";
     cookie.max_age_s = 86400;
     cookie.same_site = NKHTTP_SAME_SITE_LAX;
     cookie.http_only = 1;
@@ -203,10 +194,7 @@ static void upload_done(void* user, nkhttp_req* req) {
     else json_reply(req, &u->result);
 }
 
-static void upload_end(void* user, nkhttp_req* req, int why) {
-    (void)user; (void)why;
-    free(req->request_user);
-}
+static void upload_end(void* user, nkhttp_req* req, int why) { (void)user; (void)why; free(req->request_user); }
 
 // ---- replies that come later ----
 
@@ -230,13 +218,11 @@ static void on_later(void* user, nkhttp_req* req) {
 }
 
 // 10 MB, one line at a time, never more in memory than the send queue takes.
-enum { STREAM_LINES = 200000 };
 typedef struct stream { uint32_t line; } stream;
-
 static void stream_more(void* user, nkhttp_handle h) {
     stream* s = (stream*)user;
     char line[64];
-    for (; s->line < STREAM_LINES; s->line++) {
+    for (; s->line < 200000; s->line++) {
         int n = snprintf(line, sizeof line, "line %08u of a reply that is made while it is sent\n", (unsigned)s->line);
         if (nkhttp_later_write(app_server, h, line, (size_t)n) < 0) return; // full: called again when there is room
     }
@@ -282,37 +268,33 @@ static void on_second(void* user) {
     num_listeners = kept;
 }
 
+static const struct { const char *method, *pattern; nkhttp_handler fn; } routes[] = {
+    { "GET", "/", on_index }, { "GET", "/api/hello/{name}", on_hello }, { "GET", "/api/stats", on_stats },
+    { "GET", "/visits", on_visits }, { "GET", "/private", on_private }, { "POST", "/form", on_form },
+    { "GET", "/later", on_later }, { "GET", "/stream", on_stream }, { "GET", "/events", on_events },
+};
+
 int main(int argc, char** argv) {
     nkhttp_server_desc d = { 0 };
     nkhttp_route_desc up = { 0 };
     char address[128];
+    size_t i;
     int err;
     d.address = argc > 1 ? argv[1] : "127.0.0.1:0";
-    d.idle_timeout_ms = 60000;
     if ((err = nkloop_create(&app_loop, NULL)) < 0 || (err = nkhttp_server_create(&app_server, app_loop, &d)) < 0) {
         fprintf(stderr, "http_app: cannot listen on %s: %s\n", d.address, nkhttp_strerror(err));
         return 1;
     }
-    up.method = "POST";
-    up.pattern = "/upload";
+    up.method = "POST", up.pattern = "/upload";
     up.max_body_bytes = UINT64_MAX;
-    up.on_begin = upload_begin;
-    up.on_body = upload_body;
-    up.on_request = upload_done;
-    up.on_end = upload_end;
-    if (nkhttp_route(app_server, "GET", "/", on_index, NULL) < 0 || nkhttp_route(app_server, "GET", "/api/hello/{name}", on_hello, NULL) < 0
-        || nkhttp_route(app_server, "GET", "/api/stats", on_stats, NULL) < 0 || nkhttp_route(app_server, "GET", "/visits", on_visits, NULL) < 0
-        || nkhttp_route(app_server, "GET", "/private", on_private, NULL) < 0 || nkhttp_route(app_server, "POST", "/form", on_form, NULL) < 0
-        || nkhttp_route(app_server, "GET", "/later", on_later, NULL) < 0 || nkhttp_route(app_server, "GET", "/stream", on_stream, NULL) < 0
-        || nkhttp_route(app_server, "GET", "/events", on_events, NULL) < 0 || nkhttp_route_add(app_server, &up) < 0
-        || nkloop_timer_start(app_loop, 1000, 1000, on_second, NULL, NULL) < 0) return 1;
-    signal(SIGINT, on_signal);
-    signal(SIGTERM, on_signal);
+    up.on_begin = upload_begin, up.on_body = upload_body, up.on_request = upload_done, up.on_end = upload_end;
+    for (i = 0; i < sizeof routes / sizeof routes[0] && err >= 0; i++) err = nkhttp_route(app_server, routes[i].method, routes[i].pattern, routes[i].fn, NULL);
+    if (err < 0 || nkhttp_route_add(app_server, &up) < 0 || nkloop_timer_start(app_loop, 1000, 1000, on_second, NULL, NULL) < 0) return 1;
+    signal(SIGINT, on_signal), signal(SIGTERM, on_signal);
     nkhttp_server_address(app_server, address, sizeof address);
     printf("listening on %s\n", address);
     fflush(stdout);
     nkloop_run(app_loop);
-    nkhttp_server_destroy(app_server);
-    nkloop_destroy(app_loop);
+    nkhttp_server_destroy(app_server), nkloop_destroy(app_loop);
     return 0;
 }

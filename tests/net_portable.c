@@ -214,3 +214,35 @@ static void ask(uint32_t workers) {
 }
 TEST(http_in_the_loop) { ask(0); }
 TEST(http_on_workers) { ask(2); }
+
+TEST(head_longer_than_the_loop_keeps) { // max_head_bytes is 32 KiB, but the loop keeps only 2 KiB unread: still an answer
+    nkloop* L = NULL;
+    nkloop_desc ld;
+    nkhttp_server* srv = NULL;
+    nkhttp_server_desc d;
+    nkloop_dial_desc dd;
+    nkloop_stream s;
+    static client c;
+    char address[128], piece[100];
+    int turns, i;
+    memset(&ld, 0, sizeof ld);
+    memset(&d, 0, sizeof d);
+    memset(&dd, 0, sizeof dd);
+    memset(&c, 0, sizeof c);
+    ld.rx_bytes = 2048;
+    CHECK_INT(nkloop_create(&L, &ld), 0);
+    d.address = "127.0.0.1:0";
+    CHECK_INT(nkhttp_server_create(&srv, L, &d), 0);
+    CHECK(nkhttp_server_address(srv, address, sizeof address) > 0);
+    dd.address = address;
+    dd.proto = &client_proto;
+    dd.self = &c;
+    CHECK_INT(nkloop_dial(L, &dd, &s), 0);
+    memset(piece, 'a', sizeof piece);
+    nkloop_write(L, s, "GET / HTTP/1.1\r\nHost: a\r\nX: ", 28);
+    for (i = 0; i < 40; i++) nkloop_write(L, s, piece, sizeof piece);
+    for (turns = 0; turns < 1000 && !c.closed; turns++) nkloop_wait(L, 100);
+    CHECK_STR(c.got, c.n < 12 ? c.n : 12, "HTTP/1.1 431");
+    nkhttp_server_destroy(srv);
+    nkloop_destroy(L);
+}
