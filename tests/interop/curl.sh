@@ -47,6 +47,23 @@ files() {
     is "304 by ETag" "$(code -H "If-None-Match: $etag" "http://$ADDR/a.txt")" 304
     is "304 by date" "$(code -z "$TMP/root/a.txt" "http://$ADDR/a.txt")" 304
 }
+app() {
+    is "route and JSON" "$(get "http://$ADDR/api/hello/w%22%C3%B6")" '{"hello":"w\"ö"}'
+    is "form" "$(get -d 'text=a+b&x=%41' "http://$ADDR/form")" '{"text":"a b","x":"A"}'
+    is "first visit" "$(get -c "$TMP/jar" "http://$ADDR/visits")" 1
+    is "second visit" "$(get -b "$TMP/jar" "http://$ADDR/visits")" 2
+    awk 'BEGIN { for (i = 0; i < 300000; i++) print "line " i }' >"$TMP/up" # 3.6 MB, over the limit for bodies kept in memory
+    is "upload" "$(get -F "file=@$TMP/up" -F note=hi "http://$ADDR/upload")" "{\"file\":$(wc -c <"$TMP/up" | tr -d ' '),\"note\":2}"
+    is "upload, not multipart" "$(code -d x "http://$ADDR/upload")" 400
+    is "answered later" "$(get "http://$ADDR/later?ms=50")" "better late than never"
+    is "streamed" "$(get "http://$ADDR/stream" | wc -l | tr -d ' ')" 200000
+    is "streamed, last line" "$(get "http://$ADDR/stream" | tail -n 1)" "line 00199999 of a reply that is made while it is sent"
+    is "events" "$([ "$(curl -sN --max-time 3 "http://$ADDR/events" | grep -c '^data: second ')" -ge 2 ] && echo some)" some
+    is "no password" "$(code "http://$ADDR/private")" 401
+    is "password" "$(get -u demo:demo "http://$ADDR/private")" welcome
+    is "wrong password" "$(code -u demo:wrong "http://$ADDR/private")" 401
+    is "wrong method" "$(get -X DELETE -D - -o /dev/null "http://$ADDR/form" | tr -d '\r' | sed -n 's/^Allow: //p')" "POST, OPTIONS"
+}
 if [ $# -gt 0 ]; then
     "$1"
     echo "$passed passed, $failed failed"
@@ -73,5 +90,6 @@ serve() { # CASE SERVER ARGUMENT...
 serve hello "$B/http_hello" "{ADDR}"
 serve echo_back "$B/http_echo" "{ADDR}"
 serve files "$B/http_files" "{ADDR}" "$tmp/root"
+serve app "$B/http_app" "{ADDR}"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]
