@@ -4536,6 +4536,7 @@ struct nkhttp_server {
     nkhttp_p_conn* conns;          // open ones
     nkhttp_p_conn* free_conns;
     nkhttp_p_conn* limbo;          // closed ones that a caller up the stack may still look at
+    uint64_t limbo_turn;           // of the loop, when the last of them came
     nkhttp_p_addr** addrs;         // NKHTTP_P_BUCKETS
     nkhttp_p_ticket* table;
     uint32_t table_num, table_cap, free_entry;
@@ -4789,9 +4790,13 @@ static nkhttp_p_conn* nkhttp_p_conn_take(nkhttp_server* srv) {
     return c;
 }
 
-// Only where no caller up the stack can hold one of them: when a connection was accepted.
+// Those of earlier turns: no caller up the stack can hold one of them.
 static void nkhttp_p_conns_reclaim(nkhttp_server* srv) {
     nkhttp_p_conn* c;
+    nkloop_stats st;
+    if (!srv->limbo) return;
+    nkloop_get_stats(srv->L, &st);
+    if (srv->limbo_turn == st.turns) return;
     while ((c = srv->limbo) != NULL) {
         srv->limbo = c->next;
         c->next = srv->free_conns;
@@ -5411,6 +5416,10 @@ static void nkhttp_p_reply_error(nkhttp_p_exchange* x, int status, const char* t
     char line[160];
     size_t n = strlen(text);
     if (!x->conn || x->reply != NKHTTP_P_NONE) return;
+    if (x->conn->flags & NKHTTP_P_FINISHED) { // too late, and what goes first may still be on its way
+        x->reply = NKHTTP_P_DONE;
+        return;
+    }
     if (n > sizeof line - 1) n = sizeof line - 1;
     memcpy(line, text, n);
     line[n++] = '\n';
@@ -5475,6 +5484,7 @@ static int nkhttp_p_write_encoded(nkhttp_p_exchange* x, const void* bytes, size_
 // force: the bytes come from another thread and cannot be handed back; only the budget of all connections stops them.
 static int nkhttp_p_write_now(nkhttp_p_exchange* x, const void* bytes, size_t n, int force) {
     nkhttp_p_conn* c = x->conn;
+    int err = NKHTTP_OK;
     if (c->flags & NKHTTP_P_FINISHED) return NKHTTP_ERR_STALE;
     if (x->reply == NKHTTP_P_NONE) return NKLOOP_ERR_INVAL;
     if (x->reply == NKHTTP_P_DONE || x->pull.pull_fn) return NKHTTP_ERR_REPLIED;
@@ -5488,16 +5498,13 @@ static int nkhttp_p_write_now(nkhttp_p_exchange* x, const void* bytes, size_t n,
         nkhttp_p_conn_cut(c);
         return NKLOOP_ERR_NOMEM;
     }
-    if (x->reply_left != UINT64_MAX) {
-        if (n > x->reply_left) { // more would be read as the next reply
-            nkhttp_p_conn_cut(c);
-            return NKHTTP_ERR_LENGTH;
-        }
-        x->reply_left -= n;
+    if (n > x->reply_left) { // more would be read as the next reply
+        nkhttp_p_conn_cut(c);
+        return NKHTTP_ERR_LENGTH;
     }
-    if (nkhttp_p_is_mute(x)) return NKHTTP_OK;
-    if (x->codec) return nkhttp_p_write_encoded(x, bytes, n, 1);
-    return nkhttp_p_write_piece(x, bytes, n);
+    if (!nkhttp_p_is_mute(x)) err = x->codec ? nkhttp_p_write_encoded(x, bytes, n, 1) : nkhttp_p_write_piece(x, bytes, n);
+    if (err == NKHTTP_OK && x->reply_left != UINT64_MAX) x->reply_left -= n;
+    return err;
 }
 
 static int nkhttp_p_begin_now(nkhttp_p_exchange* x, const nkhttp_reply_desc* d, uint64_t length) {
@@ -5527,16 +5534,13 @@ static int nkhttp_p_begin_now(nkhttp_p_exchange* x, const nkhttp_reply_desc* d, 
     return err;
 }
 
+// The trailers were checked by nkhttp_later_end.
 static int nkhttp_p_write_last(nkhttp_p_exchange* x, const nkhttp_header* trailers, uint32_t num) {
     nkhttp_p_block* b;
     size_t size = 8;
-    uint32_t i, kind;
+    uint32_t i;
     char* o;
-    for (i = 0; i < num; i++) {
-        if (nkhttp_p_field_check(trailers[i].name, trailers[i].value, &kind) < 0
-            || kind) return NKHTTP_ERR_HEADER_VALUE;
-        size += trailers[i].name.len + trailers[i].value.len + 4;
-    }
+    for (i = 0; i < num; i++) size += trailers[i].name.len + trailers[i].value.len + 4;
     b = nkhttp_p_block_new(x->req.loop, size);
     if (!b) return NKLOOP_ERR_NOMEM;
     o = nkhttp_p_put(nkhttp_p_block_bytes(b), "0\r\n", 3);
@@ -5560,7 +5564,7 @@ static int nkhttp_p_end_now(nkhttp_p_exchange* x, const nkhttp_header* trailers,
     nkhttp_p_codec_drop(x);
     if (err == NKHTTP_OK && x->chunked_out && !nkhttp_p_is_mute(x)) err = nkhttp_p_write_last(x, trailers, num);
     if (err < 0) {
-        if (err != NKHTTP_ERR_HEADER_VALUE) nkhttp_p_conn_cut(x->conn);
+        nkhttp_p_conn_cut(x->conn);
         return err;
     }
     nkhttp_p_reply_done(x);
@@ -5711,13 +5715,15 @@ static int nkhttp_p_op_apply(nkhttp_p_exchange* x, nkhttp_p_op* op) {
 }
 
 // Does what a job says and frees it. A reply that cannot be made is replaced by a 500, so that the
-// client does not wait.
+// client does not wait; a piece that cannot be sent leaves a hole, which the client must see.
 static int nkhttp_p_op_run(nkhttp_p_exchange* x, nkhttp_p_op* op) {
     int err = x ? nkhttp_p_op_apply(x, op) : NKHTTP_ERR_STALE;
     if (err < 0) nkhttp_p_release(&op->desc);
     if (err < 0 && x && op->kind < NKHTTP_P_OP_WRITE && x->reply == NKHTTP_P_NONE) {
         NKHTTP_P_LOG(op->srv, NKLOOP_LOG_WARN, nkhttp_strerror(err));
         nkhttp_p_reply_error(x, 500, "The reply could not be made.");
+    } else if (err < 0 && x && op->kind >= NKHTTP_P_OP_WRITE && x->reply == NKHTTP_P_BEGUN && !x->pull.pull_fn) {
+        nkhttp_p_conn_cut(x->conn);
     }
     nkhttp_p_op_free(op);
     return err;
@@ -5791,7 +5797,7 @@ NETKIT_HTTP_API int nkhttp_later_text(nkhttp_server* srv, nkhttp_handle h, int s
     d.status = status;
     d.content_type = "text/plain; charset=utf-8";
     d.body = text;
-    d.body_bytes = strlen(text);
+    d.body_bytes = text ? strlen(text) : 0;
     return nkhttp_later_reply(srv, h, &d);
 }
 
@@ -5817,6 +5823,11 @@ NETKIT_HTTP_API int nkhttp_later_write(nkhttp_server* srv, nkhttp_handle h, cons
 NETKIT_HTTP_API int nkhttp_later_end(nkhttp_server* srv, nkhttp_handle h,
                                      const nkhttp_header* trailers, uint32_t num) {
     nkhttp_reply_desc d;
+    uint32_t i, kind;
+    for (i = 0; i < num; i++) { // here, where the caller hears of it, on whatever thread
+        if (nkhttp_p_field_check(trailers[i].name, trailers[i].value, &kind) < 0
+            || kind) return NKHTTP_ERR_HEADER_VALUE;
+    }
     memset(&d, 0, sizeof d);
     d.headers = trailers;
     d.num_headers = num;
@@ -5897,6 +5908,7 @@ NETKIT_HTTP_API const nkhttp_header* nkhttp_trailers(nkhttp_req* req, uint32_t* 
 
 NETKIT_HTTP_API int nkhttp_set_header(nkhttp_req* req, const char* name, const char* value) {
     int err = nkhttp_p_answerable(req->p);
+    if (err == NKHTTP_OK && (!name || !value)) err = NKHTTP_ERR_HEADER_VALUE; // such as a getenv that found nothing
     return err < 0 ? err : nkhttp_p_add_text(req->p, name, value);
 }
 
@@ -5929,7 +5941,7 @@ NETKIT_HTTP_API int nkhttp_reply(nkhttp_req* req, int status, const char* conten
 }
 
 NETKIT_HTTP_API int nkhttp_reply_text(nkhttp_req* req, int status, const char* text) {
-    return nkhttp_reply(req, status, "text/plain; charset=utf-8", text, strlen(text));
+    return nkhttp_reply(req, status, "text/plain; charset=utf-8", text, text ? strlen(text) : 0);
 }
 
 NETKIT_HTTP_API int nkhttp_redirect(nkhttp_req* req, int status, const char* location) {
@@ -5943,7 +5955,7 @@ NETKIT_HTTP_API int nkhttp_require_basic_auth(nkhttp_req* req, const char* realm
                                               const char* user_name, const char* password) {
     char buf[1024], challenge[200];
     nkhttp_str user, pass;
-    size_t n = strlen(realm);
+    size_t n = realm ? strlen(realm) : 0;
     int ok;
     if (nkhttp_basic_auth(nkhttp_header_value(req, "Authorization"), buf, sizeof buf, &user, &pass) == NKHTTP_OK) {
         ok = nkhttp_equal_secret(user.ptr, user.len, user_name, strlen(user_name));
@@ -5951,9 +5963,10 @@ NETKIT_HTTP_API int nkhttp_require_basic_auth(nkhttp_req* req, const char* realm
         ok &= nkhttp_equal_secret(pass.ptr, pass.len, password, strlen(password));
         if (ok) return 1;
     }
-    if (n > 128 || strpbrk(realm, "\"\\")) n = 0; // it could not be quoted
+    // it could not be quoted, or could break out of its line
+    if (n > 128 || (n && (strpbrk(realm, "\"\\") || !nkhttp_field_ok("x", 1, realm, n)))) n = 0;
     memcpy(challenge, "Basic realm=\"", 13);
-    memcpy(challenge + 13, realm, n);
+    if (n) memcpy(challenge + 13, realm, n);
     memcpy(challenge + 13 + n, "\", charset=\"UTF-8\"", 19);
     nkhttp_set_header(req, "WWW-Authenticate", challenge); // RFC 9110 11.6.1
     nkhttp_reply_text(req, 401, "Unauthorized\n");
@@ -6039,7 +6052,10 @@ NETKIT_HTTP_API nkhttp_handle nkhttp_sse_begin(nkhttp_req* req) {
     d.content_type = "text/event-stream";
     d.headers = fields;
     d.num_headers = 2;
-    return nkhttp_later_begin(req->server, h, &d, UINT64_MAX) < 0 ? none : h;
+    if (nkhttp_later_begin(req->server, h, &d, UINT64_MAX) == NKHTTP_OK) return h;
+    if (req->p->worker) req->p->deferring = 0; // nobody has the handle: the handler must answer, or 500 does
+    else req->p->flags &= ~(uint32_t)NKHTTP_P_X_DEFERRED;
+    return none;
 }
 
 static int nkhttp_p_sse_line(nkloop* L, nkhttp_p_buf* out, const char* name, const char* text, size_t n) {
@@ -6190,9 +6206,16 @@ static size_t nkhttp_p_block_reading(nkhttp_p_conn* c) {
 static void nkhttp_p_say_continue(nkhttp_p_exchange* x) {
     static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
     nkhttp_p_conn* c = x->conn;
-    if (x->reply != NKHTTP_P_NONE || c->body != x || (x->flags & NKHTTP_P_X_PAUSED)) return;
+    int r;
+    if (x->reply != NKHTTP_P_NONE || c->body != x || (x->flags & NKHTTP_P_X_PAUSED) || (c->flags & NKHTTP_P_FULL)) return;
+    r = nkloop_write(c->srv->L, c->stream, text, sizeof text - 1);
+    if (r == NKLOOP_ERR_FULL) { // a large reply goes first: again on drain
+        c->flags |= NKHTTP_P_FULL;
+        nkhttp_p_arm_in(c, c->srv->desc.write_timeout_ms);
+        return;
+    }
     x->flags &= ~(uint32_t)NKHTTP_P_X_CONTINUE;
-    if (nkloop_write(c->srv->L, c->stream, text, sizeof text - 1) < 0) nkhttp_p_conn_cut(c);
+    if (r < 0) nkhttp_p_conn_cut(c);
     else c->written += sizeof text - 1;
 }
 
@@ -6304,7 +6327,8 @@ static void nkhttp_p_settle(nkhttp_p_exchange* x) {
         NKHTTP_P_LOG(c->srv, NKLOOP_LOG_WARN, "a handler returned without an answer: 500 was sent");
         nkhttp_p_reply_error(x, 500, "No answer was given.");
     }
-    if (x->reply != NKHTTP_P_DONE || c->first != x || x->out_first) nkhttp_p_keep_head(x);
+    // a connection that was cut keeps the request until on_close
+    if (x->reply != NKHTTP_P_DONE || c->first != x || x->out_first || (c->flags & NKHTTP_P_FINISHED)) nkhttp_p_keep_head(x);
     if (x->reply == NKHTTP_P_NONE) nkhttp_p_arm_in(c, c->srv->desc.handler_timeout_ms);
     nkhttp_p_advance(c);
 }
@@ -6319,7 +6343,8 @@ static void nkhttp_p_verdict(nkhttp_p_exchange* x) {
         if (x->verdict == 413) x->err = NKHTTP_ERR_BODY_TOO_LARGE;
         nkhttp_p_reply_error(x, x->verdict, nkhttp_reason(x->verdict));
     }
-    if (x->conn->first != x || x->out_first || x->conn->body == x) nkhttp_p_keep_head(x);
+    if (x->conn->first != x || x->out_first || x->conn->body == x
+        || (x->conn->flags & NKHTTP_P_FINISHED)) nkhttp_p_keep_head(x);
     nkhttp_p_advance(x->conn);
 }
 
@@ -6654,14 +6679,18 @@ static void nkhttp_p_accept_more(nkhttp_server* srv);
 
 static void nkhttp_p_conn_gone(nkhttp_p_conn* c) {
     nkhttp_server* srv = c->srv;
+    nkloop_stats st;
     if (c->prev) c->prev->next = c->next;
     else srv->conns = c->next;
     if (c->next) c->next->prev = c->prev;
     nkhttp_p_addr_leave(c);
     if (c->proxied) nkhttp_p_block_free(c->proxied);
     c->proxied = NULL;
+    nkhttp_p_conns_reclaim(srv);
     c->next = srv->limbo;
     srv->limbo = c;
+    nkloop_get_stats(srv->L, &st);
+    srv->limbo_turn = st.turns;
     srv->stats.open_connections--;
     if (srv->accept_paused) nkhttp_p_accept_more(srv);
     if (srv->stopping) nkhttp_p_check_stopped(srv);
@@ -6760,6 +6789,11 @@ static size_t nkhttp_p_feed_proxy(nkhttp_p_conn* c, const uint8_t* p, size_t n) 
     return (size_t)r;
 }
 
+// Both times wrap after 49 days, their difference does not matter then: a connection that old is long over its time.
+static uint32_t nkhttp_p_age_ms(const nkhttp_p_conn* c) {
+    return (uint32_t)((nkloop_now_ns(c->srv->L) - c->srv->start_ns) / 1000000u) - c->opened_ms;
+}
+
 // A head is complete. Returns how much was used up, body included if it was here.
 static size_t nkhttp_p_begin(nkhttp_p_conn* c, nkhttp_p_exchange* x, uint8_t* p, size_t n) {
     nkhttp_server* srv = c->srv;
@@ -6777,7 +6811,7 @@ static size_t nkhttp_p_begin(nkhttp_p_conn* c, nkhttp_p_exchange* x, uint8_t* p,
         x->flags &= ~(uint32_t)NKHTTP_P_X_KEEP;
     }
     if (srv->desc.connection_ttl_ms != UINT32_MAX
-        && (nkloop_now_ns(srv->L) - srv->start_ns) / 1000000u >= (uint64_t)c->opened_ms + srv->desc.connection_ttl_ms) {
+        && nkhttp_p_age_ms(c) >= srv->desc.connection_ttl_ms) {
         x->flags &= ~(uint32_t)NKHTTP_P_X_KEEP;
     }
     if (srv->desc.codec
@@ -6912,7 +6946,7 @@ static void nkhttp_p_due_read(nkhttp_p_conn* c, uint64_t now, uint64_t* next) {
         if (c->flags & NKHTTP_P_PROXY) nkhttp_p_conn_cut(c);
         else nkhttp_p_refuse(c, NULL, 408, NKLOOP_ERR_TIMEOUT);
     } else if (!c->first && (nkhttp_p_due(c->mark_ns, d->idle_timeout_ms, now, next)
-               || nkhttp_p_due(c->srv->start_ns + (uint64_t)c->opened_ms * 1000000u,
+               || nkhttp_p_due(nkloop_now_ns(c->srv->L) - (uint64_t)nkhttp_p_age_ms(c) * 1000000u,
                                d->connection_ttl_ms, now, next))) {
         nkhttp_p_conn_cut(c); // silently: nothing was asked
     }
@@ -6941,7 +6975,7 @@ static void nkhttp_p_on_alarm(void* self, nkloop* L, nkloop_stream s) {
     nkhttp_p_due_write(c, now, &next);
     if (!(c->flags & NKHTTP_P_FINISHED)) nkhttp_p_due_read(c, now, &next);
     if (!(c->flags & NKHTTP_P_FINISHED)) nkhttp_p_due_handlers(c, now, &next);
-    if (next != UINT64_MAX && nkloop_alive(L, c->stream)) nkhttp_p_arm(c, next);
+    if (next != UINT64_MAX && !(c->flags & NKHTTP_P_DETACHED) && nkloop_alive(L, c->stream)) nkhttp_p_arm(c, next);
 }
 
 static void nkhttp_p_conn_end(nkhttp_p_conn* c, int why) {
@@ -6973,8 +7007,10 @@ static int nkhttp_p_peer_trusted(nkhttp_p_conn* c) {
 
 // A stream becomes a connection. < 0: it could not, the stream is as it was.
 static int nkhttp_p_open(nkhttp_server* srv, nkloop_stream s) {
-    nkhttp_p_conn* c = srv->stopping ? NULL : nkhttp_p_conn_take(srv);
+    nkhttp_p_conn* c;
     int r;
+    nkhttp_p_conns_reclaim(srv);
+    c = srv->stopping ? NULL : nkhttp_p_conn_take(srv);
     if (!c) return srv->stopping ? NKLOOP_ERR_SHUTDOWN : NKLOOP_ERR_NOMEM;
     c->stream = s;
     r = nkloop_set_proto(srv->L, s, &nkhttp_p_proto, c);
@@ -7014,7 +7050,6 @@ static void nkhttp_p_accept_more(nkhttp_server* srv) {
 
 static void nkhttp_p_on_accept(void* user, nkloop* L, nkloop_stream s) {
     nkhttp_server* srv = (nkhttp_server*)user;
-    nkhttp_p_conns_reclaim(srv);
     if (srv->desc.on_stream && srv->desc.on_stream(srv->desc.user, L, s) < 0) {
         srv->stats.refused++;
         nkloop_close(L, s);
@@ -7121,6 +7156,11 @@ static int nkhttp_p_copy_texts(nkhttp_server* srv) {
     return nkhttp_p_copy_name(srv, d->server_name);
 }
 
+// NKHTTP_P_HEAD_EXTRA has room for so much. A name of a field is a token, as a coding is.
+static int nkhttp_p_coding_ok(const char* coding) {
+    return coding && strlen(coding) <= 64 && nkhttp_field_ok(coding, strlen(coding), "", 0);
+}
+
 static int nkhttp_p_server_init(nkhttp_server* srv) {
     nkhttp_server_desc* d = &srv->desc;
     nkloop_listen_desc listen_desc;
@@ -7129,6 +7169,7 @@ static int nkhttp_p_server_init(nkhttp_server* srv) {
     nkhttp_p_date_init(srv);
     err = nkhttp_p_copy_texts(srv);
     if (err < 0) return err;
+    if (d->codec && !nkhttp_p_coding_ok(d->codec->coding)) return NKHTTP_ERR_HEADER_VALUE;
     srv->choosy = srv->hosts || srv->origins || d->require_length;
     srv->fallback.desc.on_request = d->on_request;
     srv->fallback.desc.user = d->user;
@@ -7268,13 +7309,15 @@ static void nkhttp_p_close_listeners(nkhttp_server* srv) {
 static void nkhttp_p_stop_done(void* user) {
     nkhttp_server* srv = (nkhttp_server*)user;
     nkhttp_p_conn* c;
+    uint32_t grace_ms = srv->stop_grace_ms; // before the next shutdown may write it
     nkhttp_p_a32_exchange(&srv->stop_posted, 0);
     if (!srv->dead) {
         srv->stopping = 1;
         nkhttp_p_close_listeners(srv);
         nkloop_timer_stop(srv->L, srv->grace);
-        nkloop_timer_start(srv->L, srv->stop_grace_ms, 0, nkhttp_p_grace_over, srv, &srv->grace);
         for (c = srv->conns; c; c = c->next) if (!c->first) nkhttp_p_finish(c);
+        // without a timer nobody would end the grace: it ends now
+        if (nkloop_timer_start(srv->L, grace_ms, 0, nkhttp_p_grace_over, srv, &srv->grace) < 0) nkhttp_p_grace_over(srv);
         nkhttp_p_check_stopped(srv);
     }
     nkhttp_p_unref(srv);
@@ -7314,6 +7357,8 @@ static void nkhttp_p_free_all(nkhttp_server* srv) {
 NETKIT_HTTP_API void nkhttp_server_destroy(nkhttp_server* srv) {
     nkhttp_p_conn* c;
     if (!srv) return;
+    srv->dead = 1; // first of all: jobs that run while the pool ends must not call on_stopped
+    srv->stopping = 1;
 #ifndef NETKIT_HTTP_NO_WORKERS
     if (srv->pool) {
         nkloop_pool* pool = srv->pool;
@@ -7321,8 +7366,6 @@ NETKIT_HTTP_API void nkhttp_server_destroy(nkhttp_server* srv) {
         nkloop_pool_destroy(pool);
     }
 #endif
-    srv->dead = 1;
-    srv->stopping = 1;
     nkloop_timer_stop(srv->L, srv->grace);
     nkhttp_p_close_listeners(srv);
     while ((c = srv->conns) != NULL) {
