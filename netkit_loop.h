@@ -179,19 +179,17 @@ typedef struct nkloop_listener { uint64_t id; } nkloop_listener;
 typedef struct nkloop_timer    { uint64_t id; } nkloop_timer;
 typedef struct nkloop_watch    { uint64_t id; } nkloop_watch;
 
-// new_size 0 frees, ptr 0 allocates, else reallocates; NULL means out of memory. Called from any
-// thread that posts or uses a pool.
+// new_size 0 frees, ptr NULL allocates, else reallocates; NULL means out of memory.
+// Called from any thread that posts or uses a pool.
 typedef void* (*nkloop_alloc_fn)(void* user, void* ptr, size_t old_size, size_t new_size);
-// text valid during the call
+// level: NKLOOP_LOG_...; the texts are valid during the call
 typedef void  (*nkloop_log_fn)  (void* user, int level, const char* where, const char* text);
 enum { NKLOOP_LOG_ERROR = 1, NKLOOP_LOG_WARN = 2, NKLOOP_LOG_INFO = 3, NKLOOP_LOG_DEBUG = 4 };
 enum { NKLOOP_BACKEND_DEFAULT = 0, NKLOOP_BACKEND_EPOLL = 1, NKLOOP_BACKEND_KQUEUE = 2,
     NKLOOP_BACKEND_POLL = 3, NKLOOP_BACKEND_WSAPOLL = 4 };
 
 typedef struct nkloop_desc {
-    // most open streams, listeners and watches together, default 65536; slabs of 256 slots are
-    // added as needed
-    uint32_t max_streams;
+    uint32_t max_streams;       // most open streams, listeners and watches together, default 65536
     uint32_t rx_bytes;          // most unread bytes kept per stream, default 64 KiB
     uint32_t tx_bytes;          // most unsent bytes per stream before a write says FULL, default 256 KiB
     uint32_t read_quantum;      // most bytes taken from one stream per turn, default 64 KiB
@@ -206,14 +204,14 @@ typedef struct nkloop_desc {
 } nkloop_desc;
 
 // Whoever holds a stream's protocol slot owns its bytes. All members but on_data and on_close may be NULL.
+// Kept, not copied. All of it is called on the loop's thread.
 typedef struct nkloop_proto {
     const char* name;           // for logs
     // Returns how many of the n bytes were consumed; the rest is offered again with more behind it,
-    // or at once if something was consumed.
-    // The bytes may be changed in place. They are valid during the call only.
+    // or at once if something was consumed. The bytes may be changed in place, and are valid during
+    // the call only.
     size_t (*on_data) (void* self, nkloop* L, nkloop_stream s, uint8_t* bytes, size_t n);
-    // after a write said FULL (or most of the queue stayed unsent): a quarter of tx_bytes or less
-    // is left
+    // after a write said FULL, or most of the queue stayed unsent: at most a quarter of tx_bytes is left
     void   (*on_drain)(void* self, nkloop* L, nkloop_stream s);
     // exactly once, last, whoever closed; NKLOOP_OK if it was you
     void   (*on_close)(void* self, nkloop* L, nkloop_stream s, int why);
@@ -226,14 +224,13 @@ typedef struct nkloop_proto {
 } nkloop_proto;
 
 // A filter changes the bytes between the socket and the protocol: TLS, compression, a test double.
-// It never sees the socket.
-// Consume from the front with memmove and a smaller len; append behind len, at most up to cap.
-// Every buffer has a cap of NKLOOP_WIRE_BYTES;
-// a full output buffer means: return, the loop carries it away and calls again.
+// It never sees the socket. Consume from the front with memmove and a smaller len; append behind
+// len, at most up to cap, which is NKLOOP_WIRE_BYTES for every buffer. A full output buffer means:
+// return, the loop carries it away and calls again.
 enum { NKLOOP_WIRE_BYTES = 20 * 1024 - 64 };                   // one TLS record of 16 KiB and its overhead fit
 typedef struct nkloop_buf  { uint8_t* data; size_t len, cap; } nkloop_buf;
 typedef struct nkloop_wire { nkloop_buf wire_rx, plain_rx, plain_tx, wire_tx; } nkloop_wire;
-// or < 0: the stream is closed after wire_tx is out
+// What start, in and out return; or anything < 0: the stream is closed after wire_tx is out.
 enum { NKLOOP_FILTER_OK = 0, NKLOOP_FILTER_HANDSHAKING = 1, NKLOOP_FILTER_EOF = 2 };
 typedef struct nkloop_filter {
     const char* name;
@@ -241,20 +238,20 @@ typedef struct nkloop_filter {
     // wire_rx -> plain_rx, may fill wire_tx; EOF: the peer ended its side cleanly
     int  (*in)   (void* self, nkloop_wire* w);
     int  (*out)  (void* self, nkloop_wire* w);                 // plain_tx -> wire_tx
-    // last words into wire_tx (close_notify); releases self. w is NULL if the stream is already
-    // gone
+    // last words into wire_tx (close_notify); releases self; w is NULL if the stream is already gone
     void (*stop) (void* self, nkloop_wire* w);
 } nkloop_filter;
 
 // ---- life and time ----------------------------------------------------------------------------
 NETKIT_LOOP_API int      nkloop_create(nkloop** out, const nkloop_desc* desc);   // NULL desc: all defaults
-// on_close(NKLOOP_ERR_SHUTDOWN) for everything open; runs what was posted; never inside a callback
+// on_close(NKLOOP_ERR_SHUTDOWN) for everything open; runs what was posted; never inside a callback;
+// NULL is harmless
 NETKIT_LOOP_API void     nkloop_destroy(nkloop* L);
 NETKIT_LOOP_API uint64_t nkloop_now_ns(const nkloop* L);             // monotonic, sampled at least once per turn
-// errno or WSA code of the last failed system call
+// errno or WSA code of the last system call that failed on the loop's thread
 NETKIT_LOOP_API int      nkloop_os_error(const nkloop* L);
 NETKIT_LOOP_API int      nkloop_backend(const nkloop* L);            // NKLOOP_BACKEND_... in use
-// the loop's allocator, for protocols on it
+// the loop's allocator, for protocols on it; any thread; arguments as nkloop_alloc_fn
 NETKIT_LOOP_API void*    nkloop_alloc(nkloop* L, void* ptr, size_t old_size, size_t new_size);
 NETKIT_LOOP_API void     nkloop_log(nkloop* L, int level, const char* where, const char* text); // the loop's log hook
 // a ready-made log_fn
@@ -294,7 +291,8 @@ NETKIT_LOOP_API int      nkloop_post(nkloop* L, void (*fn)(void* user), void* us
 // the same without allocation: job->done(job->user); cannot fail
 NETKIT_LOOP_API void     nkloop_post_job(nkloop* L, nkloop_job* job);
 typedef struct nkloop_pool nkloop_pool;
-NETKIT_LOOP_API int      nkloop_pool_create(nkloop_pool** out, nkloop* L, uint32_t threads); // loop's thread
+// loop's thread; 1 to 1024 threads
+NETKIT_LOOP_API int      nkloop_pool_create(nkloop_pool** out, nkloop* L, uint32_t threads);
 // any thread; job->run on a worker, then job->done on the loop
 NETKIT_LOOP_API void     nkloop_pool_submit(nkloop_pool* pool, nkloop_job* job);
 // loop's thread, before nkloop_destroy: queued jobs are run, then done() of each
@@ -318,9 +316,9 @@ typedef struct nkloop_listen_desc {
     int      reuse_port;        // 1: several loops may listen on the same port, the kernel spreads connections
     int      disable_nodelay;   // 1: leave Nagle's algorithm on for accepted streams
     int      ipv6_only;         // 1: a listener on [::] does not take IPv4
-    // 1: fd below is a listening socket opened by someone else (socket activation); given to us
+    // 1: fd is a listening socket opened by someone else (socket activation); given to us on success
     int      adopt_fd;
-    nkloop_fd fd;
+    nkloop_fd fd;               // ignored unless adopt_fd
     uint32_t unix_mode;         // permission bits of a Unix socket's file, e.g. 0600; default as umask says
     // call nkloop_set_proto here, or the stream is closed
     void   (*on_accept)(void* user, nkloop* L, nkloop_stream s);
@@ -328,15 +326,15 @@ typedef struct nkloop_listen_desc {
 } nkloop_listen_desc;
 // Out parameters may be NULL. An error means that nothing was opened and no callback will come.
 NETKIT_LOOP_API int      nkloop_dial  (nkloop* L, const nkloop_dial_desc* desc, nkloop_stream* out);
-// starts at once; ask nkloop_listener_address for the port
+// accepts from the next turn on; ask nkloop_listener_address for the port
 NETKIT_LOOP_API int      nkloop_listen(nkloop* L, const nkloop_listen_desc* desc, nkloop_listener* out);
 // a connected socket; given to us, unless it fails
 NETKIT_LOOP_API int      nkloop_adopt (nkloop* L, nkloop_fd fd, const nkloop_proto* proto,
                                        void* self, nkloop_stream* out);
 NETKIT_LOOP_API void     nkloop_listener_close(nkloop* L, nkloop_listener l);   // harmless when stale
-// connections wait in the backlog
+// 1: connections wait in the backlog; 0: go on
 NETKIT_LOOP_API int      nkloop_listener_pause(nkloop* L, nkloop_listener l, int paused);
-// "127.0.0.1:8080"; length or error
+// "127.0.0.1:8080", terminated (128 bytes are enough); its length, or an error: INVAL if it does not fit
 NETKIT_LOOP_API int      nkloop_listener_address(nkloop* L, nkloop_listener l, char* out, size_t cap);
 // copied, all or nothing: FULL if more than tx_bytes would wait
 NETKIT_LOOP_API int      nkloop_write (nkloop* L, nkloop_stream s, const void* bytes, size_t n);
@@ -345,7 +343,7 @@ NETKIT_LOOP_API int      nkloop_write (nkloop* L, nkloop_stream s, const void* b
 NETKIT_LOOP_API int      nkloop_write_ref(nkloop* L, nkloop_stream s, const void* bytes, size_t n,
                                           void (*release_fn)(void* user), void* release_user);
 // n bytes of an open regular file (POSIX descriptor, Windows HANDLE) from offset, by sendfile where
-// there is one; else as nkloop_write_ref.
+// there is one. The file stays yours and open until release_fn; in all else as nkloop_write_ref.
 NETKIT_LOOP_API int      nkloop_write_file(nkloop* L, nkloop_stream s, nkloop_fd file,
                                   uint64_t offset, uint64_t n, void (*release_fn)(void* user), void* release_user);
 enum { NKLOOP_RESERVE_MAX = 3072 };                                  // bytes
@@ -357,11 +355,11 @@ NETKIT_LOOP_API int      nkloop_commit (nkloop* L, nkloop_stream s, size_t used)
 NETKIT_LOOP_API int      nkloop_finish(nkloop* L, nkloop_stream s);
 // close now; on_close follows before the turn ends; harmless when stale
 NETKIT_LOOP_API void     nkloop_close (nkloop* L, nkloop_stream s);
-// no reading, no on_data: TCP pushes back
+// 1: no reading, no on_data, TCP pushes back; 0: go on
 NETKIT_LOOP_API int      nkloop_pause (nkloop* L, nkloop_stream s, int paused);
 // hand over, unread bytes included; the old one hears nothing more
 NETKIT_LOOP_API int      nkloop_set_proto(nkloop* L, nkloop_stream s, const nkloop_proto* proto, void* self);
-// self given to us on success; unread bytes go through it
+// self is given to us on success (filter->stop releases it); unread bytes go through it
 NETKIT_LOOP_API int      nkloop_set_filter(nkloop* L, nkloop_stream s, const nkloop_filter* filter, void* self);
 // self if that filter is set, else NULL
 NETKIT_LOOP_API void*    nkloop_filter_self(nkloop* L, nkloop_stream s, const nkloop_filter* filter);
@@ -371,7 +369,7 @@ NETKIT_LOOP_API int      nkloop_set_timeout(nkloop* L, nkloop_stream s, uint32_t
 NETKIT_LOOP_API int      nkloop_set_alarm(nkloop* L, nkloop_stream s, uint32_t after_ms);
 NETKIT_LOOP_API size_t   nkloop_unsent(nkloop* L, nkloop_stream s);  // bytes written and not yet taken by the kernel
 NETKIT_LOOP_API int      nkloop_alive(nkloop* L, nkloop_stream s);   // 1 unless stale or closing
-// "127.0.0.1:1234", "[::1]:80", "unix:"; length or error
+// "127.0.0.1:1234", "[::1]:80", "unix:"; as nkloop_listener_address
 NETKIT_LOOP_API int      nkloop_peer_address (nkloop* L, nkloop_stream s, char* out, size_t cap);
 // the same for our end
 NETKIT_LOOP_API int      nkloop_local_address(nkloop* L, nkloop_stream s, char* out, size_t cap);
@@ -380,16 +378,15 @@ NETKIT_LOOP_API nkloop_fd nkloop_stream_fd(nkloop* L, nkloop_stream s);
 
 // ---- timers and watches -----------------------------------------------------------------------
 // Milliseconds, at most 24 days. every_ms 0: once. A timer may stop itself or others in fn; late
-// ticks are not made up for.
-// out may be NULL
+// ticks are not made up for. out may be NULL.
 NETKIT_LOOP_API int      nkloop_timer_start(nkloop* L, uint32_t after_ms, uint32_t every_ms,
                                             void (*fn)(void* user), void* user, nkloop_timer* out);
 NETKIT_LOOP_API void     nkloop_timer_stop (nkloop* L, nkloop_timer t); // harmless when stale
 enum { NKLOOP_READ = 1, NKLOOP_WRITE = 2, NKLOOP_HANGUP = 4 };       // HANGUP is reported, never asked for
-// fd stays yours; level-triggered
+// fd stays yours; level-triggered; events: NKLOOP_READ, NKLOOP_WRITE or both; out may be NULL
 NETKIT_LOOP_API int      nkloop_watch_open (nkloop* L, nkloop_fd fd, int events,
                                             void (*fn)(void* user, int events), void* user, nkloop_watch* out);
-// 0: nothing for now
+// events 0: nothing for now
 NETKIT_LOOP_API int      nkloop_watch_change(nkloop* L, nkloop_watch w, int events);
 NETKIT_LOOP_API void     nkloop_watch_close(nkloop* L, nkloop_watch w); // before you close fd; harmless when stale
 
@@ -1167,9 +1164,8 @@ static int      nkloop_p_aptr_cas(nkloop_p_aptr* a, void* old, void* p) {
 
 // ---- @arena ----------------------------------------------------------------------------------
 // Fixed-memory mode: an allocator over the caller's one block. Free lists by size, four to a power
-// of two, found by bit maps;
-// neighbours merge at once: constant time, and nothing is ever asked of the system. Locked, because
-// other threads post.
+// of two, found by bit maps; neighbours merge at once: constant time, and nothing is ever asked of
+// the system. Locked, because other threads post.
 enum { NKLOOP_P_ARENA_HEAD = 16, NKLOOP_P_ARENA_MIN = 32 };
 typedef struct nkloop_p_block {
     struct nkloop_p_block* before;     // the neighbour below, NULL for the first
@@ -1310,8 +1306,8 @@ static nkloop_p_arena* nkloop_p_arena_open(void* memory, size_t bytes) {
 }
 
 // ---- @slots ----------------------------------------------------------------------------------
-// Slots live in slabs that never move, so a pointer to one stays good during callbacks. A handle is
-// index and generation.
+// Slots live in slabs that never move, so a pointer to one stays good during callbacks.
+// A handle is index and generation.
 static void* nkloop_p_default_alloc(void* user, void* ptr, size_t old_size, size_t new_size) {
     (void)user; (void)old_size;
     if (new_size == 0) { (free)(ptr); return NULL; }
@@ -1427,11 +1423,10 @@ static void nkloop_p_attend(nkloop* L, uint32_t index, unsigned why) {
 }
 
 // ---- @wheel ----------------------------------------------------------------------------------
-// Hierarchical timing wheel: seven levels of 64 buckets (139 years), one millisecond at the bottom. A timer sits
-// on the level of the highest
-// bit in which its due time differs from the wheel's, so arming and stopping are constant time and
-// each timer moves down at
-// most six times. Streams' timers and users' timers are linked by index; nothing is allocated.
+// Hierarchical timing wheel: seven levels of 64 buckets (139 years), one millisecond at the bottom.
+// A timer sits on the level of the highest bit in which its due time differs from the wheel's, so
+// arming and stopping are constant time and each timer moves down at most six times. Streams' timers
+// and users' timers are linked by index; nothing is allocated.
 static nkloop_p_tnode* nkloop_p_tnode_at(nkloop* L, uint32_t index) {
     if (index & NKLOOP_P_IS_TIMER) {
         index &= ~NKLOOP_P_IS_TIMER;
@@ -1477,15 +1472,6 @@ static void nkloop_p_wheel_remove(nkloop* L, uint32_t index) {
     t->next = NKLOOP_P_UNLINKED;
 }
 
-// due: low 32 bits of the absolute millisecond, less than 24 days away. What is due already waits
-// for the next one, so that
-// a timer which starts another without delay cannot keep a turn for ever.
-static void nkloop_p_wheel_insert(nkloop* L, uint32_t index, uint32_t due) {
-    if ((int32_t)(due - (uint32_t)L->elapsed_ms) <= 0) due = (uint32_t)L->elapsed_ms + 1;
-    nkloop_p_tnode_at(L, index)->due = due;
-    nkloop_p_wheel_push(L, nkloop_p_wheel_bucket(L, due), index);
-}
-
 // Start of the first bucket that is not empty. All buckets of a lower level come before those of a higher one.
 static int nkloop_p_wheel_next(const nkloop* L, uint32_t* bucket, uint64_t* at) {
     unsigned level, i;
@@ -1514,6 +1500,16 @@ static void nkloop_p_wheel_advance(nkloop* L) {
         }
     }
     L->elapsed_ms = L->now_ms;
+}
+
+// due: low 32 bits of the absolute millisecond, less than 24 days away. What is due already waits
+// for the next one, so that a timer which starts another without delay cannot keep a turn for ever.
+static void nkloop_p_wheel_insert(nkloop* L, uint32_t index, uint32_t due) {
+    // between turns the wheel lags behind: seen from there, the farthest would look like the past
+    if ((int32_t)(due - (uint32_t)L->now_ms) > 0 && L->elapsed_ms < L->now_ms) nkloop_p_wheel_advance(L);
+    if ((int32_t)(due - (uint32_t)L->elapsed_ms) <= 0) due = (uint32_t)L->elapsed_ms + 1;
+    nkloop_p_tnode_at(L, index)->due = due;
+    nkloop_p_wheel_push(L, nkloop_p_wheel_bucket(L, due), index);
 }
 
 static void nkloop_p_clock(nkloop* L) {
@@ -2353,8 +2349,7 @@ NETKIT_LOOP_API int nkloop_write_file(nkloop* L, nkloop_stream s, nkloop_fd file
 
 // ---- @filter ---------------------------------------------------------------------------------
 // Between socket and protocol, when there is a filter: four buffers, lent while they hold bytes.
-// The filter changes bytes,
-// this room carries them.
+// The filter changes bytes, this room carries them.
 static size_t nkloop_p_offer(nkloop* L, uint32_t index, uint8_t* p, size_t n);
 static void nkloop_p_tell_eof(nkloop* L, uint32_t index);
 
@@ -3090,6 +3085,7 @@ NETKIT_LOOP_API int nkloop_dial(nkloop* L, const nkloop_dial_desc* desc, nkloop_
     if (r < 0) { nkloop_p_drop(L, d, sizeof *d); return r; }
     d->addresses = &d->one;
     d->count = is_name ? 0 : 1;
+    if (timeout == NKLOOP_P_MAX_MS) timeout--; // the bit set below must not turn it into the past
     d->deadline_ms = timeout ? (nkloop_p_now(L) + timeout) | 1u : 0;
     d->disable_nodelay = desc->disable_nodelay;
     slot = nkloop_p_at(L, index);
@@ -3788,7 +3784,7 @@ static void nkloop_p_desc_defaults(nkloop_desc* d) {
     // what one read brings must fit if nobody wants it
     if (d->read_quantum > d->rx_bytes) d->read_quantum = d->rx_bytes;
     if (d->linger_ms == 0) d->linger_ms = 2000;
-    if (d->linger_ms > NKLOOP_P_MAX_MS) d->linger_ms = NKLOOP_P_MAX_MS;
+    if (d->linger_ms >= NKLOOP_P_MAX_MS) d->linger_ms = NKLOOP_P_MAX_MS - 1;
     if (!d->alloc_fn) d->alloc_fn = nkloop_p_default_alloc;
 }
 

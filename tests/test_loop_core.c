@@ -166,6 +166,29 @@ TEST(wheel_periodic) {
     nkloop_destroy(L);
 }
 
+// Started between turns, when the wheel has not moved for a while: the farthest timer is still far away.
+TEST(wheel_that_lags) {
+    nkloop* L = make();
+    nkloop_timer far_one, near_one;
+    uint32_t lag;
+    for (lag = 0; lag < 5000; lag = lag * 3 + 1) {
+        L->in_turn = 1;
+        L->now_ms = L->elapsed_ms + lag;
+        ticks = 0;
+        CHECK_INT(nkloop_timer_start(L, 0x7fffffffu, 0, tick, L, &far_one), 0);
+        CHECK_INT(nkloop_timer_start(L, 10, 0, tick, L, &near_one), 0);
+        CHECK(nkloop_p_timeout(L, L->now_ms) > 0);
+        L->now_ms += 10;
+        nkloop_p_wheel_advance(L);
+        while (L->wheel[NKLOOP_P_LEVELS * 64] != 0xffffffffu) nkloop_p_fire(L);
+        CHECK_INT(ticks, 1);
+        CHECK(nkloop_p_timeout(L, L->now_ms) > 1000000);
+        nkloop_timer_stop(L, far_one);
+    }
+    L->in_turn = 0;
+    nkloop_destroy(L);
+}
+
 // ---- fixed memory ----
 enum { BLOCKS = 400 };
 static struct { unsigned char* p; size_t n; unsigned char mark; } held[BLOCKS];

@@ -104,7 +104,7 @@ TEST(a_million_streams) {
     streams = (nkloop_stream*)calloc(total, sizeof *streams);
     memset(&d, 0, sizeof d);
     memset(&ld, 0, sizeof ld);
-    d.max_streams = total + 1;
+    d.max_streams = total + 2;
     d.alloc_fn = count;
     d.backend = NKLOOP_BACKEND_EPOLL;
     CHECK_INT(nkloop_create(&L, &d), 0);
