@@ -400,7 +400,7 @@ typedef struct nkloop_stats {
     uint32_t timers;
 } nkloop_stats;
 NETKIT_LOOP_API void     nkloop_get_stats(const nkloop* L, nkloop_stats* out); // since nkloop_create
-NETKIT_LOOP_API uint32_t nkloop_rx_bytes(const nkloop* L);           // of the desc, for protocols that must not want more
+NETKIT_LOOP_API uint32_t nkloop_rx_bytes(const nkloop* L);           // the desc's: a protocol must not want more
 
 #ifdef __cplusplus
 } // extern "C"
