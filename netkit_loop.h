@@ -1467,8 +1467,9 @@ static void nkloop_p_wheel_remove(nkloop* L, uint32_t index) {
     else nkloop_p_tnode_at(L, t->prev)->next = t->next;
     if (t->next == NKLOOP_P_NIL) L->wheel_last[bucket] = t->prev;
     else nkloop_p_tnode_at(L, t->next)->prev = t->prev;
-    if (L->wheel[bucket] == NKLOOP_P_NIL
-        && bucket < NKLOOP_P_BUCKETS) L->wheel_bits[bucket >> 6] &= ~((uint64_t)1 << (bucket & 63));
+    if (L->wheel[bucket] == NKLOOP_P_NIL && bucket < NKLOOP_P_BUCKETS) {
+        L->wheel_bits[bucket >> 6] &= ~((uint64_t)1 << (bucket & 63));
+    }
     t->next = NKLOOP_P_UNLINKED;
 }
 
@@ -2336,8 +2337,8 @@ NETKIT_LOOP_API int nkloop_write_ref(nkloop* L, nkloop_stream s, const void* byt
 NETKIT_LOOP_API int nkloop_write_file(nkloop* L, nkloop_stream s, nkloop_fd file, uint64_t offset,
                                       uint64_t n, void (*release_fn)(void* user), void* release_user) {
     nkloop_p_ref what;
-    if (!nkloop_p_os_is_file(file) || offset > (uint64_t)INT64_MAX
-        || n > (uint64_t)INT64_MAX - offset) return NKLOOP_ERR_INVAL;
+    if (!nkloop_p_os_is_file(file)) return NKLOOP_ERR_INVAL;
+    if (offset > (uint64_t)INT64_MAX || n > (uint64_t)INT64_MAX - offset) return NKLOOP_ERR_INVAL;
     memset(&what, 0, sizeof what);
     what.file = file;
     what.offset = offset;
@@ -2919,8 +2920,8 @@ static int nkloop_p_listen_socket(nkloop* L, const nkloop_listen_desc* d, nkloop
 static int nkloop_p_sockname(nkloop* L, nkloop_fd fd, int peer, nkloop_p_sockaddr* a) {
     socklen_t len = (socklen_t)sizeof a->u;
     memset(a, 0, sizeof *a);
-    if ((peer ? getpeername(NKLOOP_P_SOCK(fd), &a->u.any, &len) : getsockname(NKLOOP_P_SOCK(fd),
-        &a->u.any, &len)) != 0) return nkloop_p_os_fail(L);
+    if ((peer ? getpeername(NKLOOP_P_SOCK(fd), &a->u.any, &len)
+              : getsockname(NKLOOP_P_SOCK(fd), &a->u.any, &len)) != 0) return nkloop_p_os_fail(L);
     a->len = (uint32_t)len;
     return NKLOOP_OK;
 }
@@ -2947,8 +2948,10 @@ NETKIT_LOOP_API int nkloop_listen(nkloop* L, const nkloop_listen_desc* desc, nkl
     if (!(l = nkloop_p_listener_new(L, desc))) return NKLOOP_ERR_NOMEM;
     if (desc->adopt_fd) r = nkloop_p_os_nonblocking(fd) == 0 ? nkloop_p_sockname(L, fd, 0, &a) : NKLOOP_ERR_INVAL;
     else r = nkloop_p_listen_socket(L, desc, &a, &fd);
-    if (r == NKLOOP_OK && (r = nkloop_p_slot_open(L, NKLOOP_P_LISTENER, fd, &index)) < 0
-        && !desc->adopt_fd) nkloop_p_unbind(desc, &a, fd);
+    if (r == NKLOOP_OK) {
+        r = nkloop_p_slot_open(L, NKLOOP_P_LISTENER, fd, &index);
+        if (r < 0 && !desc->adopt_fd) nkloop_p_unbind(desc, &a, fd);
+    }
     if (r < 0) { nkloop_p_drop(L, l, sizeof *l); return r; }
     slot = nkloop_p_at(L, index);
     slot->u.listener = l;
@@ -3001,9 +3004,8 @@ static void nkloop_p_dial_next(nkloop* L, uint32_t index, int last_error) {
         nkloop_p_sockaddr* a = &d->addresses[d->at++];
         last_error = nkloop_p_os_socket(L, a->u.any.sa_family, &slot->fd);
         if (last_error < 0) { slot->fd = NKLOOP_NO_FD; continue; }
-        if (NETKIT_LOOP_SYS_CONNECT(NKLOOP_P_SOCK(slot->fd), &a->u.any,
-                                    (socklen_t)a->len) == 0) last_error = NKLOOP_OK;
-        else last_error = nkloop_p_os_fail(L);
+        last_error = NETKIT_LOOP_SYS_CONNECT(NKLOOP_P_SOCK(slot->fd), &a->u.any, (socklen_t)a->len) == 0
+            ? NKLOOP_OK : nkloop_p_os_fail(L);
         #ifdef NKLOOP_P_POSIX
         if (last_error < 0 && errno == EINTR) last_error = NKLOOP_P_AGAIN; // goes on by itself
         // a Unix socket's backlog is full, or no local port is left: nothing is in progress
@@ -3214,8 +3216,8 @@ NETKIT_LOOP_API nkloop_fd nkloop_stream_fd(nkloop* L, nkloop_stream s) {
 
 // ---- @watch ----------------------------------------------------------------------------------
 // Other people's descriptors, and timers.
-NETKIT_LOOP_API int nkloop_watch_open(nkloop* L, nkloop_fd fd, int events, void (*fn)(void* user,
-    int events), void* user, nkloop_watch* out) {
+NETKIT_LOOP_API int nkloop_watch_open(nkloop* L, nkloop_fd fd, int events,
+                                      void (*fn)(void* user, int events), void* user, nkloop_watch* out) {
     nkloop_p_slot* slot;
     uint32_t index;
     int r;
@@ -3421,8 +3423,10 @@ NETKIT_LOOP_API int nkloop_pool_create(nkloop_pool** out, nkloop* L, uint32_t th
     if (!pool->threads) { nkloop_p_drop(L, pool, sizeof *pool); return NKLOOP_ERR_NOMEM; }
     nkloop_p_mutex_init(&pool->lock);
     nkloop_p_cond_init(&pool->some);
-    while (pool->num_threads < threads
-           && (r = nkloop_p_thread_start(&pool->threads[pool->num_threads], pool)) == NKLOOP_OK) pool->num_threads++;
+    while (r == NKLOOP_OK && pool->num_threads < threads) {
+        r = nkloop_p_thread_start(&pool->threads[pool->num_threads], pool);
+        if (r == NKLOOP_OK) pool->num_threads++;
+    }
     if (r < 0) { nkloop_pool_destroy(pool); return r; }
     *out = pool;
     return NKLOOP_OK;
