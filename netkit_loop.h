@@ -359,7 +359,8 @@ NETKIT_LOOP_API void     nkloop_close (nkloop* L, nkloop_stream s);
 NETKIT_LOOP_API int      nkloop_pause (nkloop* L, nkloop_stream s, int paused);
 // hand over, unread bytes included; the old one hears nothing more
 NETKIT_LOOP_API int      nkloop_set_proto(nkloop* L, nkloop_stream s, const nkloop_proto* proto, void* self);
-// self is given to us on success (filter->stop releases it); unread bytes go through it
+// self is given to us on success (filter->stop releases it); unread bytes go through it; what was
+// written before does not: FULL while some of that is unsent
 NETKIT_LOOP_API int      nkloop_set_filter(nkloop* L, nkloop_stream s, const nkloop_filter* filter, void* self);
 // self if that filter is set, else NULL
 NETKIT_LOOP_API void*    nkloop_filter_self(nkloop* L, nkloop_stream s, const nkloop_filter* filter);
@@ -2574,6 +2575,9 @@ NETKIT_LOOP_API int nkloop_set_filter(nkloop* L, nkloop_stream s, const nkloop_f
     int r;
     if (!slot) return NKLOOP_ERR_STALE;
     if (!filter || slot->filtered || slot->flags & (NKLOOP_P_CONNECTING | NKLOOP_P_FINISH)) return NKLOOP_ERR_INVAL;
+    if (slot->tx) nkloop_p_flush_plain(L, (uint32_t)s.id); // what was written before goes out as it is
+    if (slot->flags & NKLOOP_P_CLOSING) return NKLOOP_ERR_STALE;
+    if (slot->tx) return NKLOOP_ERR_FULL;
     if ((r = nkloop_p_filter_attach(L, (uint32_t)s.id, filter, self)) < 0) return r;
     slot->filtered->raw_due = 1;
     nkloop_p_attend(L, (uint32_t)s.id, NKLOOP_P_DELIVER);

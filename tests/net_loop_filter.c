@@ -111,6 +111,7 @@ static void reply_hook(rec* r, int ev) {
 }
 static void starttls_hook(rec* r, int ev) { // plain text first: what follows it belongs to the filter
     if (ev == ON_DATA && r->len == 9 && !nkloop_filter_self(r->L, r->s, &toy_filter)) {
+        CHECK_INT(nkloop_write(r->L, r->s, "GO AHEAD\n", 9), 0); // still plain
         CHECK_INT(nkloop_set_filter(r->L, r->s, &toy_filter, r->user), 0);
         CHECK_INT(nkloop_set_filter(r->L, r->s, &toy_filter, r->user), NKLOOP_ERR_INVAL);
         r->most = 0;
@@ -132,7 +133,8 @@ TEST(handshake_at_every_cut) {
         n = wire_add(wire, n, 'P', "?", 1);
         n = wire_add(wire, n, 'D', "world", 5);
         n = wire_add(wire, n, 'F', "", 0);
-        w = wire_add(want, 0, 'B', "welcome", 7);
+        memcpy(want, "GO AHEAD\n", 9);
+        w = wire_add(want, start, 'B', "welcome", 7);
         w = wire_add(want, w, 'p', "?", 1);
         w = wire_add(want, w, 'D', "good bye", 8);
         w = wire_add(want, w, 'F', "", 0);
@@ -488,6 +490,27 @@ TEST(large_unread_messages_fit_up_to_rx_bytes) {
     CHECK_INT(r.why, NKLOOP_ERR_RX_FULL);
     close(plain);
     kit_end(L);
+}
+
+TEST(filter_waits_until_plain_bytes_are_out) {
+    nkloop* L = kit_make(NULL);
+    rec r;
+    toy t;
+    int plain, fd, i;
+    static char junk[200000], sink[1 << 20];
+    memset(&r, 0, sizeof r);
+    memset(&t, 0, sizeof t);
+    kit_pair(0, &plain, &fd);
+    kit_adopt(L, fd, &r);
+    for (i = 0; i < 50 && nkloop_unsent(L, r.s) == 0; i++) { CHECK_INT(nkloop_write(L, r.s, junk, sizeof junk), 0); TURNS(L, 1); }
+    CHECK(nkloop_unsent(L, r.s) > 0);
+    CHECK_INT(nkloop_set_filter(L, r.s, &toy_filter, &t), NKLOOP_ERR_FULL);
+    CHECK_INT(t.starts + t.stops, 0);
+    UNTIL(L, (plain_read(plain, sink, sizeof sink), nkloop_unsent(L, r.s) == 0));
+    CHECK_INT(nkloop_set_filter(L, r.s, &toy_filter, &t), 0);
+    close(plain);
+    kit_end(L);
+    CHECK_INT(t.stops, 1);
 }
 
 // ---- a peer that talks and does not listen ----
