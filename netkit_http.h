@@ -27,8 +27,7 @@ LINK WITH
 DOES
     - HTTP/1.0 and 1.1 by RFC 9110 and 9112, strict where looseness lets one request hide another
     - pipelining, replies in order however late and from whatever thread they come; Expect, HEAD, OPTIONS, upgrades
-    - bodies in memory up to a limit,
-        or streamed both ways with backpressure; chunked with trailers; Server-Sent Events
+    - bodies in memory up to a limit, or streamed both ways with backpressure; chunked with trailers; events (SSE)
     - routes with {param} and {path*}; 404, 405 with Allow; handlers in the loop or on a pool of workers
     - limits and deadlines for head, body, idle, writing and handling, each with its status code
     - static files from a directory, a table, or callbacks: ETag, Range, conditionals, sendfile, precompressed .gz
@@ -76,8 +75,7 @@ IDEAS
     nkhttp_defer gives a handle, a number that is good on any thread for ever: when the client is gone, or the
     reply was made, every call with it says NKHTTP_ERR_STALE. Nothing has to be cancelled.
     With workers the handlers run on a pool and may run at the same time; nkhttp_req functions are then called
-    on the worker.
-    Streamed bodies, upgrades and routes with in_loop = 1 stay on the loop's thread.
+    on the worker. Streamed bodies, upgrades and routes with in_loop = 1 stay on the loop's thread.
     Replies of one connection leave in the order of its requests. Those made out of turn wait, within
     max_buffered_bytes.
     Errors of a client are answered once with Connection: close; the stream is then half-closed and drained, so
@@ -193,7 +191,8 @@ NETKIT_HTTP_API int         nkhttp_status_of(int err); // 400, 431, ... as liste
 NETKIT_HTTP_API const char* nkhttp_reason(int status); // reason phrase, "" when there is none
 
 // -- heads of messages -------------------------------------------------------------------------
-typedef struct nkhttp_str    { const char* ptr; size_t len; } nkhttp_str; // ptr is never NULL in results
+// Not terminated. In results ptr is never NULL, but for nkhttp_param.
+typedef struct nkhttp_str    { const char* ptr; size_t len; } nkhttp_str;
 typedef struct nkhttp_header { nkhttp_str name, value; } nkhttp_header;   // value without OWS around it
 
 enum { // nkhttp_head.method_id; other methods are 0 and told apart by nkhttp_head.method
@@ -244,10 +243,10 @@ NETKIT_HTTP_API int nkhttp_parse_response(const char* buf, size_t len, nkhttp_he
 NETKIT_HTTP_API void nkhttp_head_rebase(nkhttp_head* head, const char* old_base,
                                         const char* new_base);
 
-// Field names are compared without regard to case. First one or NULL; the one after `after` or NULL;
-// the first one's value or an empty string; the same with primitive types, to be used as a callback.
+// Field names are compared without regard to case.
+// the first field of that name, or NULL
 NETKIT_HTTP_API const nkhttp_header* nkhttp_find(const nkhttp_head* head, const char* name);
-// the next field of that name, or NULL
+// the next field of that name after `after`, or NULL
 NETKIT_HTTP_API const nkhttp_header* nkhttp_find_next(const nkhttp_head* head,
                                                       const nkhttp_header* after, const char* name);
 // value of the first such field, empty if there is none
@@ -298,10 +297,10 @@ NETKIT_HTTP_API void nkhttp_out_field_u64(nkhttp_out* o, const char* name, uint6
 NETKIT_HTTP_API void nkhttp_out_date(nkhttp_out* o, int64_t unix_seconds); // "Date: ...\r\n"
 NETKIT_HTTP_API int  nkhttp_out_end(nkhttp_out* o);                        // empty line; returns err
 
-// 1: may be sent as a field. Then: "1a2b\r\n" before a chunk, no terminator, returns its length.
+// 1: may be sent as a field
 NETKIT_HTTP_API int    nkhttp_field_ok(const char* name, size_t name_len,
                                        const char* value, size_t value_len);
-// "1a" CRLF; its length
+// "1a2b\r\n", what stands before a chunk; no terminator; its length
 NETKIT_HTTP_API size_t nkhttp_chunk_head(char dst[20], uint64_t size);
 
 // -- dates -------------------------------------------------------------------------------------
@@ -319,6 +318,7 @@ NETKIT_HTTP_API int  nkhttp_parse_date(const char* text, size_t len, int64_t* un
 // dst may be src when decoding. 0 and *len, or NKHTTP_ERR_ENCODING ("%" without two hex digits),
 // NKHTTP_ERR_NOSPACE. The result may hold any byte, NUL, CR and LF included, and need not be UTF-8:
 // check it before it goes anywhere else.
+
 // Of a path: "+" stays what it is.
 NETKIT_HTTP_API int nkhttp_percent_decode(char* dst, size_t cap, const char* src, size_t n,
                                           size_t* len);
@@ -334,14 +334,13 @@ NETKIT_HTTP_API int nkhttp_utf8_ok(const char* p, size_t n);
 // Raw pairs of "a=1&b=2": 1 and a pair, 0 at the end; *rest moves on. Empty pairs are skipped,
 // repeated keys all come.
 NETKIT_HTTP_API int nkhttp_query_next(nkhttp_str* rest, nkhttp_str* key, nkhttp_str* value);
-// First value of a key, both form-decoded: its length (it may be 0) or NKHTTP_ERR_ABSENT,
-// _ENCODING, _NOSPACE.
+// First value of a key, both form-decoded: its length (it may be 0),
+// or NKHTTP_ERR_ABSENT, _ENCODING, _NOSPACE.
 NETKIT_HTTP_API int nkhttp_query_get(nkhttp_str query, const char* name, char* out, size_t cap);
 
 // -- cookies -----------------------------------------------------------------------------------
 // Reads the value of a Cookie field as browsers write it. Quotes around a value are taken off,
-// bytes are not decoded.
-// 1: a pair, 0: the end.
+// bytes are not decoded. 1: a pair, 0: the end; *rest moves on.
 NETKIT_HTTP_API int nkhttp_cookie_next(nkhttp_str* rest, nkhttp_str* name, nkhttp_str* value);
 // 0 or NKHTTP_ERR_ABSENT.
 NETKIT_HTTP_API int nkhttp_cookie_get(nkhttp_str field, const char* name, nkhttp_str* value);
@@ -358,24 +357,23 @@ typedef struct nkhttp_cookie {
 } nkhttp_cookie;
 enum { NKHTTP_SAME_SITE_LAX = 1, NKHTTP_SAME_SITE_STRICT, NKHTTP_SAME_SITE_NONE };
 
-// Value of one Set-Cookie field: its length, or NKHTTP_ERR_HEADER_VALUE for what browsers would
-// misread or drop.
+// Value of one Set-Cookie field: its length,
+// or NKHTTP_ERR_HEADER_VALUE for what browsers would misread or drop.
 NETKIT_HTTP_API int nkhttp_cookie_format(char* out, size_t cap, const nkhttp_cookie* cookie);
 
 // -- authorization -----------------------------------------------------------------------------
-// Base64 with padding, strict both ways (RFC 4648 4): 0 and *len, or NKHTTP_ERR_ENCODING,
-// NKHTTP_ERR_NOSPACE.
+// Base64 with padding, strict both ways (RFC 4648 4):
+// 0 and *len, or NKHTTP_ERR_ENCODING, NKHTTP_ERR_NOSPACE.
 NETKIT_HTTP_API int nkhttp_base64_encode(char* dst, size_t cap, const void* src, size_t n,
                                          size_t* len);
 // dst may be src.
 NETKIT_HTTP_API int nkhttp_base64_decode(void* dst, size_t cap, const char* src, size_t n,
                                          size_t* len);
-// Value of an Authorization field. 0: user and pass point into buf. NKHTTP_ERR_ABSENT: empty or
-// another scheme.
+// Value of an Authorization field. 0: user and pass point into buf.
+// NKHTTP_ERR_ABSENT: empty or another scheme.
 NETKIT_HTTP_API int nkhttp_basic_auth(nkhttp_str field, char* buf, size_t cap, nkhttp_str* user,
                                       nkhttp_str* pass);
-// Equal: 1. Time depends on the first length alone, so put the peer's bytes first and the secret
-// second.
+// 1: equal. Time depends on the first length alone: the peer's bytes first, the secret second.
 NETKIT_HTTP_API int nkhttp_equal_secret(const void* a, size_t an, const void* b, size_t bn);
 
 // -- negotiation -------------------------------------------------------------------------------
@@ -392,10 +390,11 @@ NETKIT_HTTP_API int nkhttp_accepts_type(nkhttp_str accept, const char* type);
 // left, and only routes that have the method count. "/a" and "/a/" are two routes. Literals may
 // hold %XX and are compared decoded; parameters come raw, so that "%2F" stays data: decode them
 // with nkhttp_percent_decode. Add everything first; from then on any thread may match.
+
 // new_size 0 gives ptr back, ptr NULL asks for new memory; as nkloop_alloc_fn.
 typedef void* (*nkhttp_alloc_fn)(void* user, void* ptr, size_t old_size, size_t new_size);
 
-// Of one pattern; of one router
+// of a pattern, of a pattern, of a router
 enum { NKHTTP_MAX_PARAMS = 16, NKHTTP_MAX_SEGMENTS = 32, NKHTTP_MAX_METHODS = 32 };
 
 typedef struct nkhttp_router { // init sets everything; nothing in it is yours
@@ -410,7 +409,7 @@ typedef struct nkhttp_router { // init sets everything; nothing in it is yours
     uint32_t methods[32];     // NKHTTP_MAX_METHODS
 } nkhttp_router;
 
-// Name: router's memory, value: the path's
+// name lies in the router's memory, value in the path
 typedef struct nkhttp_path_param { nkhttp_str name, value; } nkhttp_path_param;
 typedef struct nkhttp_match {
     void*        value;       // what nkhttp_router_add was given
@@ -423,12 +422,12 @@ typedef struct nkhttp_match {
 NETKIT_HTTP_API void nkhttp_router_init(nkhttp_router* r, nkhttp_alloc_fn alloc_fn,
                                         void* alloc_user);
 NETKIT_HTTP_API void nkhttp_router_free(nkhttp_router* r); // empty again, ready for use
-// method "" or NULL: any. Both texts are copied, value is kept. 0, or NKHTTP_ERR_PATTERN,
-// _DUPLICATE, _MEMORY.
+// method "" or NULL: any. Both texts are copied, value is kept.
+// 0, or NKHTTP_ERR_PATTERN, _DUPLICATE, _MEMORY.
 NETKIT_HTTP_API int nkhttp_router_add(nkhttp_router* r, const char* method, const char* pattern,
                                       void* value);
-// path: raw, without the query. 0 and *out, or NKHTTP_ERR_NO_ROUTE, _NO_METHOD, _ENCODING (answer
-// 400). HEAD takes GET's.
+// path: raw, without the query. HEAD takes GET's.
+// 0 and *out, or NKHTTP_ERR_NO_ROUTE, _NO_METHOD, _ENCODING (answer 400).
 NETKIT_HTTP_API int nkhttp_router_match(const nkhttp_router* r, const char* method, size_t mlen,
                                         const char* path, size_t plen, nkhttp_match* out);
 // Value of Allow, "GET, HEAD, OPTIONS": its length or NKHTTP_ERR_NOSPACE. HEAD comes with GET, OPTIONS always.
@@ -471,11 +470,10 @@ typedef struct nkhttp_part_event {
 NETKIT_HTTP_API int nkhttp_boundary(nkhttp_str content_type, nkhttp_str* boundary);
 // Copies it; max_parts is 1000.
 NETKIT_HTTP_API int nkhttp_multipart_init(nkhttp_multipart* m, nkhttp_str boundary);
-// NKHTTP_PART_... or NKHTTP_ERR_MULTIPART, _PART_HEAD, _PART_COUNT; after an error every later call
-// repeats it.
+// NKHTTP_PART_... or NKHTTP_ERR_MULTIPART, _PART_HEAD, _PART_COUNT;
+// after an error every later call repeats it.
 NETKIT_HTTP_API int nkhttp_multipart_next(nkhttp_multipart* m, const char* buf, size_t len,
-                                          size_t* used,
-                                          nkhttp_part_event* ev);
+                                          size_t* used, nkhttp_part_event* ev);
 // At the end of the body: 0, or it was cut short.
 NETKIT_HTTP_API int nkhttp_multipart_finish(const nkhttp_multipart* m);
 // UTF-8 name a browser meant, filename* (RFC 8187) before filename, directories taken off: its
@@ -521,7 +519,7 @@ NETKIT_HTTP_API int nkhttp_same_address(nkhttp_str a, nkhttp_str b);
 
 #ifndef NETKIT_HTTP_NO_FILES
 // -- ranges and preconditions ------------------------------------------------------------------
-// Both inclusive; always inside the representation
+// both inclusive; always inside the representation
 typedef struct nkhttp_range { uint64_t first, last; } nkhttp_range;
 
 // > 0: number of ranges in out, in the order asked for, those that overlap or touch joined (RFC
@@ -535,8 +533,8 @@ NETKIT_HTTP_API int nkhttp_parse_range(nkhttp_str value, uint64_t size, nkhttp_r
 // <= 0 if not known; exists: there is a representation now; now_unix: an If-Modified-Since later
 // than it is ignored, 0 skips that test.
 NETKIT_HTTP_API int nkhttp_check_preconditions(const nkhttp_head* head, int is_get_or_head,
-                                               nkhttp_str etag,
-                                               int64_t mtime_unix, int exists, int64_t now_unix);
+                                               nkhttp_str etag, int64_t mtime_unix, int exists,
+                                               int64_t now_unix);
 // 1: honour Range.
 NETKIT_HTTP_API int nkhttp_if_range_ok(const nkhttp_head* head, nkhttp_str etag,
                                        int64_t mtime_unix);
