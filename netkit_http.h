@@ -556,8 +556,8 @@ NETKIT_HTTP_API const char* nkhttp_mime(const char* path, size_t len);
 // ==== integrated half: a server on netkit_loop.h ===============================================
 typedef struct nkhttp_server nkhttp_server;
 enum { NKHTTP_ERR_FULL = NKLOOP_ERR_FULL }; // the reply's queue is full: wait for on_writable
-// A request to be answered later. Valid on any thread, for ever: when the client is gone every call
-// with it says NKHTTP_ERR_STALE.
+// A request to be answered later. Good on any thread for as long as the server lives: when the
+// client is gone every call with it says NKHTTP_ERR_STALE. {0} is none.
 typedef struct nkhttp_handle { uint64_t id; } nkhttp_handle;
 
 // What a handler sees. All slices and the body are valid until the handler returns.
@@ -578,8 +578,8 @@ typedef struct nkhttp_reply_desc {
     uint32_t             num_headers;
     const void*          body;          // copied, or kept until release_fn if that is set
     size_t               body_bytes;
-    // exactly once, also when the reply could not be sent: on the loop's thread, or inside the call if
-    // another thread runs out of memory while posting
+    // exactly once, also when the reply could not be sent: on the loop's thread, or on the caller's,
+    // inside the call, if that fails
     void               (*release_fn)(void* release_user);
     void*                release_user;
 } nkhttp_reply_desc;
@@ -614,8 +614,7 @@ typedef struct nkhttp_server_desc {
     uint32_t workers;           // threads that run the handlers; 0: they run in the loop
     int      reuse_port;        // 1: see nkloop_listen_desc
     // limits; UINT32_MAX means none where none makes sense
-    // default none of its own (the loop's max_streams holds); more wait in the backlog
-    uint32_t max_connections;
+    uint32_t max_connections;   // default the loop's max_streams; more wait in the backlog
     uint32_t max_connections_per_address; // default none; more are answered 503
     uint32_t max_requests_per_connection; // default none
     uint32_t max_pipeline;      // requests of one connection being answered at once, default 16
@@ -649,14 +648,14 @@ typedef struct nkhttp_server_desc {
     const char* server_name;    // Server field, default none; copied
     const nkhttp_codec* codec;  // compresses replies of compressible types; default none; kept
     uint32_t codec_min_bytes;   // smaller bodies are left alone, default 1024
-    // more callbacks, all optional
-    // accepted, before the first byte: set a filter; < 0 closes
+    // more callbacks, all optional, all on the loop's thread
+    // accepted, before the first byte: set a filter here; < 0 closes
     int    (*on_stream)(void* user, nkloop* L, nkloop_stream s);
     // a request with Upgrade, always on the loop: nkhttp_detach, reply, or return to have it
     // handled as any other
     void   (*on_upgrade)(void* user, nkhttp_req* req);
-    void   (*on_log)(void* user, const nkhttp_log_entry* entry);             // on the loop's thread
-    // graceful stop has ended: no connection is left
+    void   (*on_log)(void* user, const nkhttp_log_entry* entry);             // valid during the call
+    // the graceful stop has ended, no connection is left; may destroy the server, unless nkhttp_run made it
     void   (*on_stopped)(void* user);
 } nkhttp_server_desc;
 
@@ -684,12 +683,13 @@ NETKIT_HTTP_API int  nkhttp_server_create(nkhttp_server** out, nkloop* L, const 
 NETKIT_HTTP_API int  nkhttp_server_listen(nkhttp_server* srv, const nkloop_listen_desc* desc);
 // serve HTTP on a stream you opened or detached
 NETKIT_HTTP_API int  nkhttp_server_attach(nkhttp_server* srv, nkloop_stream s);
-// of the first listener, "127.0.0.1:8080"; length or error
+// of the first listener, "127.0.0.1:8080"; as nkloop_listener_address
 NETKIT_HTTP_API int  nkhttp_server_address(nkhttp_server* srv, char* out, size_t cap);
 // any thread, any number of times, also before the loop runs: stops listening, requests under way
 // are answered, then connections close; after grace_ms (0: 10 s) they are cut
 NETKIT_HTTP_API void nkhttp_server_shutdown(nkhttp_server* srv, uint32_t grace_ms);
-// cuts what is open; before nkloop_destroy; NULL is harmless
+// cuts what is open and waits for the workers; before nkloop_destroy; no other thread may use srv any
+// more; NULL is harmless
 NETKIT_HTTP_API void nkhttp_server_destroy(nkhttp_server* srv);
 // before requests arrive; NKHTTP_ERR_DUPLICATE if taken
 NETKIT_HTTP_API int  nkhttp_route(nkhttp_server* srv, const char* method, const char* pattern,
@@ -697,11 +697,12 @@ NETKIT_HTTP_API int  nkhttp_route(nkhttp_server* srv, const char* method, const 
 // with everything a route can say
 NETKIT_HTTP_API int  nkhttp_route_add(nkhttp_server* srv, const nkhttp_route_desc* desc);
 // Creates a loop and a server, prints nothing, runs until nkhttp_server_shutdown or nkloop_stop;
-// ready_fn gets both once it listens (to print the address, to add routes). The blocking start.
-NETKIT_HTTP_API int  nkhttp_run(const nkhttp_server_desc* desc, void (*ready_fn)(void* user,
-    nkloop* L, nkhttp_server* srv));
+// ready_fn (may be NULL; user is the desc's) gets both once it listens, to print the address and add
+// routes. 0, or the error that kept it from listening.
+NETKIT_HTTP_API int  nkhttp_run(const nkhttp_server_desc* desc,
+                                void (*ready_fn)(void* user, nkloop* L, nkhttp_server* srv));
 
-// -- reading a request (in a handler, on whatever thread it runs)
+// -- reading a request: in a handler, on whatever thread it runs; results are valid until it returns
 // "{name}" of the route, percent-decoded; ptr NULL if there is none or its encoding is broken
 NETKIT_HTTP_API nkhttp_str nkhttp_param(nkhttp_req* req, const char* name);
 NETKIT_HTTP_API nkhttp_str nkhttp_header_value(nkhttp_req* req, const char* name);   // first such field
@@ -710,8 +711,8 @@ NETKIT_HTTP_API const char* nkhttp_peer(nkhttp_req* req);
 NETKIT_HTTP_API const nkhttp_header* nkhttp_trailers(nkhttp_req* req, uint32_t* num);// of a chunked body
 
 // -- answering in the handler: exactly one reply, defer or detach; none at all: 500 is sent for you
-// before the reply; copied; NKHTTP_ERR_HEADER_VALUE if it holds CR, LF or NUL; the same name twice
-// sends two
+// before the reply; copied; NKHTTP_ERR_HEADER_VALUE if it could not stand in a field;
+// the same name twice sends two
 NETKIT_HTTP_API int  nkhttp_set_header(nkhttp_req* req, const char* name, const char* value);
 // copied; content_type may be NULL; NKHTTP_ERR_REPLIED the second time
 NETKIT_HTTP_API int  nkhttp_reply(nkhttp_req* req, int status, const char* content_type, const void* body, size_t n);
@@ -720,10 +721,11 @@ NETKIT_HTTP_API int  nkhttp_reply_text(nkhttp_req* req, int status, const char* 
 // headers, bodies without a copy
 NETKIT_HTTP_API int  nkhttp_reply_with(nkhttp_req* req, const nkhttp_reply_desc* desc);
 NETKIT_HTTP_API int  nkhttp_redirect(nkhttp_req* req, int status, const char* location);     // 301 302 303 307 308
-// 1 authorised; 0: 401 has been sent
+// 1: authorised; 0: 401 has been sent. realm: at most 128 bytes without quote and backslash, else sent empty
 NETKIT_HTTP_API int  nkhttp_require_basic_auth(nkhttp_req* req, const char* realm,
                                                const char* user_name, const char* password);
-// answer later, from any thread; the request may be read until the handler returns
+// answer later, from any thread; the request may be read until the handler returns; {0} if it was
+// answered already
 NETKIT_HTTP_API nkhttp_handle nkhttp_defer(nkhttp_req* req);
 // on_upgrade, or a handler in the loop: http lets go of the stream, bytes behind the head stay in
 // it; {0} if it may not
@@ -734,11 +736,11 @@ NETKIT_HTTP_API int  nkhttp_later_reply(nkhttp_server* srv, nkhttp_handle h, con
 // text/plain; charset=utf-8
 NETKIT_HTTP_API int  nkhttp_later_text (nkhttp_server* srv, nkhttp_handle h, int status, const char* text);
 // Streamed replies: chunked (close-delimited for HTTP/1.0), or with a length that is then held to
-// (a mismatch closes). The desc's body, if any, is sent first.
-// UINT64_MAX: not known
+// (a mismatch closes); UINT64_MAX: not known. The desc's body, if any, is sent first.
 NETKIT_HTTP_API int  nkhttp_later_begin(nkhttp_server* srv, nkhttp_handle h,
                                         const nkhttp_reply_desc* desc, uint64_t length);
-// copied; NKHTTP_ERR_FULL: wait for on_writable; STALE: the client is gone
+// Copied. NKHTTP_ERR_FULL: wait for on_writable; STALE: the client is gone. Other threads are never
+// told FULL: what they write piles up to max_buffered_bytes, then the connection is cut.
 NETKIT_HTTP_API int  nkhttp_later_write(nkhttp_server* srv, nkhttp_handle h, const void* bytes, size_t n);
 // trailers only if chunked
 NETKIT_HTTP_API int  nkhttp_later_end  (nkhttp_server* srv, nkhttp_handle h,
@@ -746,15 +748,16 @@ NETKIT_HTTP_API int  nkhttp_later_end  (nkhttp_server* srv, nkhttp_handle h,
 // loop's thread; on_gone once: sent whole (0) or client gone; either may be NULL
 NETKIT_HTTP_API int  nkhttp_later_watch(nkhttp_server* srv, nkhttp_handle h,
                                         void (*on_writable)(void* user, nkhttp_handle h),
-                                         void (*on_gone)(void* user, nkhttp_handle h, int why), void* user);
+                                        void (*on_gone)(void* user, nkhttp_handle h, int why), void* user);
 // loop's thread, streamed bodies: stop and go on reading
 NETKIT_HTTP_API int  nkhttp_pause_body(nkhttp_server* srv, nkhttp_handle h, int paused);
 // the same handle without deferring (for nkhttp_pause_body)
 NETKIT_HTTP_API nkhttp_handle nkhttp_handle_of(nkhttp_req* req);
-// Server-Sent Events. data may have several lines; event and id may be NULL.
-// {0} if a reply was already made
+// Server-Sent Events: defers and begins the reply; in a handler; {0} if a reply was already made.
+// End with nkhttp_later_end.
 NETKIT_HTTP_API nkhttp_handle nkhttp_sse_begin(nkhttp_req* req);
-// NKHTTP_ERR_FULL: the client is slow, this event is not sent; STALE: it is gone
+// As nkhttp_later_write, FULL: the client is slow, this event is not sent. data may have several
+// lines; event and id may be NULL.
 NETKIT_HTTP_API int  nkhttp_sse_send(nkhttp_server* srv, nkhttp_handle h, const char* event,
                                      const char* id, const char* data);
 
@@ -764,7 +767,8 @@ typedef struct nkhttp_stats {
     uint64_t buffered_bytes;    // now
     uint32_t open_connections, open_requests; // now
 } nkhttp_stats;
-NETKIT_HTTP_API void nkhttp_get_stats(const nkhttp_server* srv, nkhttp_stats* out); // since nkhttp_server_create
+// since nkhttp_server_create; loop's thread
+NETKIT_HTTP_API void nkhttp_get_stats(const nkhttp_server* srv, nkhttp_stats* out);
 
 #ifndef NETKIT_HTTP_NO_FILES
 // -- static files: a directory, a table in the program, or callbacks -----------------------------
@@ -800,8 +804,9 @@ typedef struct nkhttp_vfs {
     // once per open that succeeded, directories too; f may have moved; may be NULL
     void (*close_fn)(void* user, nkhttp_file* f);
     // any order; 0 or an error; may be NULL
-    int  (*list_fn) (void* user, const char* path, void (*entry)(void* sink, const char* name,
-        int is_directory, uint64_t size, int64_t mtime), void* sink);
+    int  (*list_fn) (void* user, const char* path,
+                     void (*entry)(void* sink, const char* name, int is_directory, uint64_t size, int64_t mtime),
+                     void* sink);
 } nkhttp_vfs;
 
 typedef struct nkhttp_files_desc {
@@ -4309,10 +4314,9 @@ NETKIT_HTTP_API const char* nkhttp_mime(const char* path, size_t len) {
 #ifndef NETKIT_HTTP_NO_LOOP
 
 // ---- @types ----------------------------------------------------------------------------------
-// Every structure of the server. A connection that is idle is one nkhttp_p_conn and nothing else; a request under way
-// borrows an nkhttp_p_exchange. Several exchanges of a connection may be open: they form a list in
-// the order of arrival,
-// and only the first one writes to the stream.
+// Every structure of the server. A connection that is idle is one nkhttp_p_conn and nothing else; a
+// request under way borrows an nkhttp_p_exchange. Several exchanges of a connection may be open:
+// they form a list in the order of arrival, and only the first one writes to the stream.
 #include <time.h>
 
 #ifdef NETKIT_HTTP_NO_LOG
@@ -5066,8 +5070,8 @@ static nkhttp_p_block* nkhttp_p_encode(nkhttp_server* srv, const void* body, siz
 
 // ---- @reply ----------------------------------------------------------------------------------
 // Heads of replies, their bodies, and the order in which they leave. The first open request of a
-// connection writes to the
-// stream at once; what later ones say waits in blocks until it is their turn (nkhttp_p_advance).
+// connection writes to the stream at once; what later ones say waits in blocks until it is their
+// turn (nkhttp_p_advance).
 
 // Makes sure the alarm rings no later than at_ns. Ringing too early is harmless: on_alarm looks at
 // what is really due.
@@ -5500,7 +5504,9 @@ static int nkhttp_p_write_now(nkhttp_p_exchange* x, const void* bytes, size_t n,
         nkhttp_p_conn_cut(c);
         return NKHTTP_ERR_LENGTH;
     }
-    if (!nkhttp_p_is_mute(x)) err = x->codec ? nkhttp_p_write_encoded(x, bytes, n, 1) : nkhttp_p_write_piece(x, bytes, n);
+    if (!nkhttp_p_is_mute(x)) {
+        err = x->codec ? nkhttp_p_write_encoded(x, bytes, n, 1) : nkhttp_p_write_piece(x, bytes, n);
+    }
     if (err == NKHTTP_OK && x->reply_left != UINT64_MAX) x->reply_left -= n;
     return err;
 }
@@ -5860,8 +5866,7 @@ NETKIT_HTTP_API int nkhttp_pause_body(nkhttp_server* srv, nkhttp_handle h, int p
 
 // ---- @request --------------------------------------------------------------------------------
 // What a handler calls with its nkhttp_req: reading, answering, deferring. Runs in the loop or on a
-// worker; a worker's reply is
-// stored in the exchange and made when the worker is done.
+// worker; a worker's reply is stored in the exchange and made when the worker is done.
 
 // May this request still be answered by its handler? A worker must not look at flags and reply: the
 // loop may be writing them.
@@ -6001,8 +6006,8 @@ NETKIT_HTTP_API nkloop_stream nkhttp_detach(nkhttp_req* req) {
 
 #ifndef NETKIT_HTTP_NO_FILES
 // Like nkhttp_reply_with (desc's status, content_type, headers; its body is not used), but with
-// "Content-Length: length" and
-// the body from src. For HEAD: the same head, no pull. On error end_fn has been called too. In the loop only.
+// "Content-Length: length" and the body from src. For HEAD: the same head, no pull. On error end_fn
+// has been called too. In the loop only.
 static int nkhttp_p_reply_pulled(nkhttp_req* req, const nkhttp_reply_desc* desc, uint64_t length,
                                  const nkhttp_p_pull* src) {
     nkhttp_p_exchange* x = req->p;
@@ -6205,7 +6210,8 @@ static void nkhttp_p_say_continue(nkhttp_p_exchange* x) {
     static const char text[] = "HTTP/1.1 100 Continue\r\n\r\n";
     nkhttp_p_conn* c = x->conn;
     int r;
-    if (x->reply != NKHTTP_P_NONE || c->body != x || (x->flags & NKHTTP_P_X_PAUSED) || (c->flags & NKHTTP_P_FULL)) return;
+    if (x->reply != NKHTTP_P_NONE || c->body != x) return;
+    if ((x->flags & NKHTTP_P_X_PAUSED) || (c->flags & NKHTTP_P_FULL)) return;
     r = nkloop_write(c->srv->L, c->stream, text, sizeof text - 1);
     if (r == NKLOOP_ERR_FULL) { // a large reply goes first: again on drain
         c->flags |= NKHTTP_P_FULL;
@@ -6249,8 +6255,7 @@ static int nkhttp_p_own_body(nkhttp_p_exchange* x) {
 #ifndef NETKIT_HTTP_NO_WORKERS
 // ---- @workers --------------------------------------------------------------------------------
 // Handlers on the pool. While NKHTTP_P_X_RUNNING is set the worker owns the request, its fields and
-// its stored reply; the loop
-// owns everything else, and waits for done().
+// its stored reply; the loop owns everything else, and waits for done().
 static void nkhttp_p_work_run(void* user) {
     nkhttp_p_exchange* x = (nkhttp_p_exchange*)user;
     x->endpoint->desc.on_request(x->endpoint->desc.user, &x->req);
@@ -6326,7 +6331,9 @@ static void nkhttp_p_settle(nkhttp_p_exchange* x) {
         nkhttp_p_reply_error(x, 500, "No answer was given.");
     }
     // a connection that was cut keeps the request until on_close
-    if (x->reply != NKHTTP_P_DONE || c->first != x || x->out_first || (c->flags & NKHTTP_P_FINISHED)) nkhttp_p_keep_head(x);
+    if (x->reply != NKHTTP_P_DONE || c->first != x || x->out_first || (c->flags & NKHTTP_P_FINISHED)) {
+        nkhttp_p_keep_head(x);
+    }
     if (x->reply == NKHTTP_P_NONE) nkhttp_p_arm_in(c, c->srv->desc.handler_timeout_ms);
     nkhttp_p_advance(c);
 }
@@ -7315,7 +7322,9 @@ static void nkhttp_p_stop_done(void* user) {
         nkloop_timer_stop(srv->L, srv->grace);
         for (c = srv->conns; c; c = c->next) if (!c->first) nkhttp_p_finish(c);
         // without a timer nobody would end the grace: it ends now
-        if (nkloop_timer_start(srv->L, grace_ms, 0, nkhttp_p_grace_over, srv, &srv->grace) < 0) nkhttp_p_grace_over(srv);
+        if (nkloop_timer_start(srv->L, grace_ms, 0, nkhttp_p_grace_over, srv, &srv->grace) < 0) {
+            nkhttp_p_grace_over(srv);
+        }
         nkhttp_p_check_stopped(srv);
     }
     nkhttp_p_unref(srv);
@@ -7375,8 +7384,8 @@ NETKIT_HTTP_API void nkhttp_server_destroy(nkhttp_server* srv) {
     nkhttp_p_unref(srv);
 }
 
-NETKIT_HTTP_API int nkhttp_run(const nkhttp_server_desc* desc, void (*ready_fn)(void* user,
-    nkloop* L, nkhttp_server* srv)) {
+NETKIT_HTTP_API int nkhttp_run(const nkhttp_server_desc* desc,
+                               void (*ready_fn)(void* user, nkloop* L, nkhttp_server* srv)) {
     nkloop* L = NULL;
     nkhttp_server* srv = NULL;
     int err = nkloop_create(&L, NULL);
