@@ -732,6 +732,7 @@ NETKIT_HTTP_API nkhttp_handle nkhttp_defer(nkhttp_req* req);
 NETKIT_HTTP_API nkloop_stream nkhttp_detach(nkhttp_req* req);
 
 // -- answering later: any thread. On the loop's thread the result is final, elsewhere NKHTTP_OK means posted.
+// Calls of one thread keep their order; those of the loop's thread may overtake what others have posted.
 NETKIT_HTTP_API int  nkhttp_later_reply(nkhttp_server* srv, nkhttp_handle h, const nkhttp_reply_desc* desc);
 // text/plain; charset=utf-8
 NETKIT_HTTP_API int  nkhttp_later_text (nkhttp_server* srv, nkhttp_handle h, int status, const char* text);
@@ -1760,8 +1761,8 @@ static const nkhttp_header* nkhttp_p_find_from(const nkhttp_head* head, size_t i
     int first = name[0] | 0x20; // differs for a few symbols only; the full comparison decides
     for (; i < head->num_headers; i++) {
         const nkhttp_header* h = &head->headers[i];
-        if (h->name.len == n && n && (h->name.ptr[0] | 0x20) == first
-            && nkhttp_p_ieq(h->name.ptr, name, n)) return h;
+        if (h->name.len != n || n == 0 || (h->name.ptr[0] | 0x20) != first) continue;
+        if (nkhttp_p_ieq(h->name.ptr, name, n)) return h;
     }
     return NULL;
 }
@@ -4959,8 +4960,9 @@ static int nkhttp_p_addr_enter(nkhttp_p_conn* c) {
     s = nkhttp_p_addr_only(text);
     hash = nkhttp_p_hash(s.ptr, s.len);
     bucket = &srv->addrs[hash % NKHTTP_P_BUCKETS];
-    for (a = *bucket; a; a = a->next) if (a->hash == hash && strlen(a->text) == s.len
-                                          && !memcmp(a->text, s.ptr, s.len)) break;
+    for (a = *bucket; a; a = a->next) {
+        if (a->hash == hash && strlen(a->text) == s.len && !memcmp(a->text, s.ptr, s.len)) break;
+    }
     if (a && a->count >= srv->desc.max_connections_per_address) return -1;
     if (!a) {
         a = (nkhttp_p_addr*)nkloop_alloc(srv->L, NULL, 0, sizeof *a);
@@ -5057,8 +5059,9 @@ static nkhttp_p_block* nkhttp_p_encode(nkhttp_server* srv, const void* body, siz
     nkhttp_p_block* b = NULL;
     nkhttp_p_buf out = { NULL, 0, 0 };
     if (!state) return NULL;
-    if (nkhttp_p_codec_run(srv, state, body, n, 2, &out) == NKHTTP_OK
-        && out.len < n) b = nkhttp_p_block_new(srv->L, out.len);
+    if (nkhttp_p_codec_run(srv, state, body, n, 2, &out) == NKHTTP_OK && out.len < n) {
+        b = nkhttp_p_block_new(srv->L, out.len);
+    }
     codec->end(state);
     if (b) {
         if (out.len) memcpy(nkhttp_p_block_bytes(b), out.ptr, out.len);
@@ -5179,8 +5182,9 @@ static void nkhttp_p_plan_keep(nkhttp_p_exchange* x, const nkhttp_p_plan* plan, 
     if (complete && c->body == x) {
         // RFC 9110 10.1.1: nobody knows whether a client that waits for 100 will send the body now
         if (x->flags & NKHTTP_P_X_CONTINUE) x->flags &= ~(uint32_t)NKHTTP_P_X_KEEP;
-        if ((x->flags & NKHTTP_P_X_LENGTH)
-            && x->body_left > srv->desc.drain_bytes) x->flags &= ~(uint32_t)NKHTTP_P_X_KEEP;
+        if ((x->flags & NKHTTP_P_X_LENGTH) && x->body_left > srv->desc.drain_bytes) {
+            x->flags &= ~(uint32_t)NKHTTP_P_X_KEEP;
+        }
     }
     if (!(x->flags & NKHTTP_P_X_KEEP)) c->flags |= NKHTTP_P_STOP;
 }
@@ -5392,8 +5396,9 @@ static int nkhttp_p_reply_now(nkhttp_p_exchange* x, const nkhttp_reply_desc* d) 
         && nkhttp_p_over_budget(x->req.server, n)) {
         return NKLOOP_ERR_NOMEM;
     }
-    if (x->req.server->desc.codec && nkhttp_p_plan_codec(x, &plan,
-                                                         n)) encoded = nkhttp_p_encode(x->req.server, d->body, n);
+    if (x->req.server->desc.codec && nkhttp_p_plan_codec(x, &plan, n)) {
+        encoded = nkhttp_p_encode(x->req.server, d->body, n);
+    }
     if (encoded) {
         plan.encoded = 1;
         plan.length = n = encoded->num_bytes;
@@ -5457,8 +5462,8 @@ static int nkhttp_p_write_piece(nkhttp_p_exchange* x, const void* bytes, size_t 
     char *o, *start;
     if (n == 0) return NKHTTP_OK; // a chunk of no bytes would end the body
     if (n > ((size_t)-1) / 2) return NKLOOP_ERR_NOMEM;
-    if (n > NKHTTP_P_INLINE || !nkhttp_p_direct(x) || nkloop_reserve(c->srv->L, c->stream, n + 24,
-        &room) < 0) room = NULL;
+    if (n > NKHTTP_P_INLINE || !nkhttp_p_direct(x)
+        || nkloop_reserve(c->srv->L, c->stream, n + 24, &room) < 0) room = NULL;
     if (!room && !(b = nkhttp_p_block_new(c->srv->L, n + 24))) return NKLOOP_ERR_NOMEM;
     start = o = room ? (char*)room : nkhttp_p_block_bytes(b);
     if (x->chunked_out) o += nkhttp_chunk_head(o, n);
@@ -5829,8 +5834,9 @@ NETKIT_HTTP_API int nkhttp_later_end(nkhttp_server* srv, nkhttp_handle h,
     nkhttp_reply_desc d;
     uint32_t i, kind;
     for (i = 0; i < num; i++) { // here, where the caller hears of it, on whatever thread
-        if (nkhttp_p_field_check(trailers[i].name, trailers[i].value, &kind) < 0
-            || kind) return NKHTTP_ERR_HEADER_VALUE;
+        if (nkhttp_p_field_check(trailers[i].name, trailers[i].value, &kind) < 0 || kind) {
+            return NKHTTP_ERR_HEADER_VALUE;
+        }
     }
     memset(&d, 0, sizeof d);
     d.headers = trailers;
@@ -6049,15 +6055,21 @@ NETKIT_HTTP_API nkhttp_handle nkhttp_sse_begin(nkhttp_req* req) {
         { { "X-Accel-Buffering", 17 }, { "no", 2 } }
     };
     nkhttp_handle h = nkhttp_defer(req), none = { 0 };
+    nkhttp_p_exchange* x = req->p;
     nkhttp_reply_desc d;
     if (!h.id) return none;
     memset(&d, 0, sizeof d);
     d.content_type = "text/event-stream";
     d.headers = fields;
     d.num_headers = 2;
+    if (x->worker) { // kept like a reply: what the loop's thread says with the handle must not overtake it
+        x->stored = nkhttp_p_op_new(req->server, h, NKHTTP_P_OP_BEGIN, &d, UINT64_MAX);
+        if (x->stored) return h;
+        x->deferring = 0; // nobody has the handle: the handler must answer, or 500 does
+        return none;
+    }
     if (nkhttp_later_begin(req->server, h, &d, UINT64_MAX) == NKHTTP_OK) return h;
-    if (req->p->worker) req->p->deferring = 0; // nobody has the handle: the handler must answer, or 500 does
-    else req->p->flags &= ~(uint32_t)NKHTTP_P_X_DEFERRED;
+    x->flags &= ~(uint32_t)NKHTTP_P_X_DEFERRED;
     return none;
 }
 
@@ -6149,8 +6161,9 @@ static void nkhttp_p_end(nkhttp_p_exchange* x, int why) {
     if (x->pull.pull_fn) nkhttp_p_pull_drop(x);
     if (x->codec) nkhttp_p_codec_drop(x);
     if (x->stored || x->pending) nkhttp_p_ops_drop(x);
-    if ((x->flags & NKHTTP_P_X_REACHED)
-        && x->endpoint->desc.on_end) x->endpoint->desc.on_end(x->endpoint->desc.user, &x->req, why);
+    if ((x->flags & NKHTTP_P_X_REACHED) && x->endpoint->desc.on_end) {
+        x->endpoint->desc.on_end(x->endpoint->desc.user, &x->req, why);
+    }
     if (x->on_gone) x->on_gone(x->watch_user, h, why);
     srv->stats.open_requests--;
     nkhttp_p_exchange_put(srv, x);
@@ -6188,7 +6201,9 @@ static void nkhttp_p_update_pause(nkhttp_p_conn* c) {
     nkhttp_p_exchange* body = c->body;
     int want;
     if ((c->flags & NKHTTP_P_BLOCKED) && c->num_open < c->srv->desc.max_pipeline && !(c->flags & NKHTTP_P_FULL)
-        && !(c->last && (c->last->flags & NKHTTP_P_X_HELD))) c->flags &= (uint16_t)~NKHTTP_P_BLOCKED;
+        && !(c->last && (c->last->flags & NKHTTP_P_X_HELD))) {
+        c->flags &= (uint16_t)~NKHTTP_P_BLOCKED;
+    }
     want = (c->flags & NKHTTP_P_BLOCKED) || (body
                          && (body->flags & (NKHTTP_P_X_PAUSED | NKHTTP_P_X_DISCARD)) == NKHTTP_P_X_PAUSED);
     if (!want == !(c->flags & NKHTTP_P_PAUSED)) return;
@@ -6825,8 +6840,9 @@ static size_t nkhttp_p_begin(nkhttp_p_conn* c, nkhttp_p_exchange* x, uint8_t* p,
     }
     nkhttp_p_choose(x);
     if (!(x->flags & NKHTTP_P_X_KEEP)) c->flags |= NKHTTP_P_STOP; // RFC 9112 9.6: nothing behind it is a request
-    if ((head->flags & NKHTTP_CHUNKED)
-        || head->content_length) return used + nkhttp_p_begin_body(c, x, p + used, n - used);
+    if ((head->flags & NKHTTP_CHUNKED) || head->content_length) {
+        return used + nkhttp_p_begin_body(c, x, p + used, n - used);
+    }
     nkhttp_p_dispatch(x);
     return used;
 }
@@ -6835,8 +6851,9 @@ static size_t nkhttp_p_feed_head(nkhttp_p_conn* c, uint8_t* p, size_t n) {
     nkhttp_server* srv = c->srv;
     nkhttp_p_exchange* x;
     int r;
-    if (c->num_open >= srv->desc.max_pipeline
-        || (c->flags & (NKHTTP_P_FULL | NKHTTP_P_BLOCKED))) return nkhttp_p_block_reading(c);
+    if (c->num_open >= srv->desc.max_pipeline || (c->flags & (NKHTTP_P_FULL | NKHTTP_P_BLOCKED))) {
+        return nkhttp_p_block_reading(c);
+    }
     if (c->flags & (NKHTTP_P_PROXY | NKHTTP_P_CRLF)) {
         if (c->flags & NKHTTP_P_PROXY) return nkhttp_p_feed_proxy(c, p, n);
         c->flags &= (uint16_t)~NKHTTP_P_CRLF;
