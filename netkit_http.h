@@ -1383,8 +1383,8 @@ static int nkhttp_p_on_host(nkhttp_head* head, uint32_t* seen, nkhttp_str value)
     return 0;
 }
 
-// RFC 9112 6.3 (5) would allow "5, 5"; a list or a second field is refused, as it always means
-// trouble upstream.
+// RFC 9112 6.3 (5) would allow "5, 5"; a list or a second field is refused,
+// as it always means trouble upstream.
 static int nkhttp_p_on_length(nkhttp_head* head, uint32_t* seen, nkhttp_str value) {
     int r = nkhttp_p_number(value, &head->content_length);
     if (r == 0 || (*seen & NKHTTP_P_SEEN_LENGTH)) return NKHTTP_ERR_LENGTH;
@@ -1603,8 +1603,8 @@ static int nkhttp_p_target(nkhttp_head* head, uint32_t* seen) {
     return nkhttp_p_absolute(head, seen);
 }
 
-// RFC 9112 3: method SP target SP version CRLF, one SP each. >0 bytes consumed, 0 need more, <0
-// error.
+// RFC 9112 3: method SP target SP version CRLF, one SP each.
+// >0 bytes consumed, 0 need more, <0 error.
 static int nkhttp_p_request_line(nkhttp_head* head, uint32_t* seen, const char* start,
                                  const char* end) {
     const char* p = start;
@@ -1907,8 +1907,8 @@ static int nkhttp_p_trailer_forbidden(nkhttp_str name) {
     return 0;
 }
 
-// One trailer line or the end of all. NKHTTP_CHUNK_TRAILER, _DONE, _MORE or an error; -1: a line to
-// skip.
+// One trailer line or the end of all. NKHTTP_CHUNK_TRAILER, _DONE, _MORE or an error;
+// -1: a line to skip.
 static int nkhttp_p_trailer(nkhttp_chunked* c, const char* p, size_t len, size_t* used,
                             nkhttp_str* line) {
     size_t most = NKHTTP_P_TRAILER_MAX - c->trailer_bytes;
@@ -2260,8 +2260,8 @@ static int nkhttp_p_escape(const char* p, size_t len) {
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-// dst may be src: the result is never longer, and a byte is written only after all it came from
-// were read.
+// dst may be src: the result is never longer,
+// and a byte is written only after all it came from were read.
 static int nkhttp_p_decode(char* dst, size_t cap, nkhttp_str src, char space, size_t* len) {
     size_t i = 0, n = 0;
     while (i < src.len) {
@@ -2293,8 +2293,8 @@ NETKIT_HTTP_API int nkhttp_form_decode(char* dst, size_t cap, const char* src, s
     return nkhttp_p_decode(dst, cap, nkhttp_p_str(src, n), '+', len);
 }
 
-// Everything but RFC 3986 2.3 unreserved is escaped, which is right in a path segment, a query and
-// a form alike.
+// Everything but RFC 3986 2.3 unreserved is escaped, which is right in a path segment,
+// a query and a form alike.
 NETKIT_HTTP_API int nkhttp_percent_encode(char* dst, size_t cap, const char* src, size_t n,
                                           size_t* len) {
     static const char digits[] = "0123456789ABCDEF";
@@ -2375,8 +2375,7 @@ NETKIT_HTTP_API int nkhttp_query_next(nkhttp_str* rest, nkhttp_str* key, nkhttp_
     return 0;
 }
 
-// Form-decoded raw equals name. Needs no buffer, so a key of any length costs no more than its
-// bytes.
+// Form-decoded raw equals name. Needs no buffer, so a key of any length costs no more than its bytes.
 static int nkhttp_p_form_is(nkhttp_str raw, const char* name) {
     size_t i = 0;
     for (; i < raw.len; name++) {
@@ -2406,8 +2405,8 @@ NETKIT_HTTP_API int nkhttp_query_get(nkhttp_str query, const char* name, char* o
 
 // ---- @cookies --------------------------------------------------------------------------------
 // Cookie fields in, Set-Cookie fields out (RFC 6265bis). Reading is lenient, as the text comes from
-// many kinds of servers by way of the browser; writing refuses everything that some browser would
-// read differently.
+// many kinds of servers by way of the browser;
+// writing refuses everything that some browser would read differently.
 
 NETKIT_HTTP_API int nkhttp_cookie_next(nkhttp_str* rest, nkhttp_str* name, nkhttp_str* value) {
     while (rest->len) {
@@ -2429,8 +2428,7 @@ NETKIT_HTTP_API int nkhttp_cookie_next(nkhttp_str* rest, nkhttp_str* name, nkhtt
     return 0;
 }
 
-// The first one of a name wins: browsers send the cookie with the longest path first (RFC 6265
-// 5.4).
+// The first one of a name wins: browsers send the cookie with the longest path first (RFC 6265 5.4).
 NETKIT_HTTP_API int nkhttp_cookie_get(nkhttp_str field, const char* name, nkhttp_str* value) {
     nkhttp_str key, found;
     size_t len = strlen(name);
@@ -2566,8 +2564,8 @@ NETKIT_HTTP_API int nkhttp_base64_decode(void* dst, size_t cap, const char* src,
             if (d < 0) return NKHTTP_ERR_ENCODING;
             v = v << 6 | (uint32_t)d;
         }
-        // RFC 4648 3.5: bits behind the last byte are zero, or one secret would have several
-        // spellings.
+        // RFC 4648 3.5: bits behind the last byte are zero,
+        // or one secret would have several spellings.
         if ((digits == 3 && v & 0xff) || (digits == 2 && v & 0xffff)) return NKHTTP_ERR_ENCODING;
         out[o++] = (uint8_t)(v >> 16);
         if (digits > 2) out[o++] = (uint8_t)(v >> 8);
@@ -2614,8 +2612,8 @@ NETKIT_HTTP_API int nkhttp_equal_secret(const void* a, size_t an, const void* b,
 }
 
 // ---- @negotiate ------------------------------------------------------------------------------
-// Accept and Accept-Encoding (RFC 9110 12.4, 12.5). Also the cutting of lists whose elements may
-// hold quoted strings.
+// Accept and Accept-Encoding (RFC 9110 12.4, 12.5).
+// Also the cutting of lists whose elements may hold quoted strings.
 
 // Takes what stands before the next sep off *rest, trimmed. Separators inside quoted strings do not
 // count. 0 at the end.
@@ -2648,8 +2646,8 @@ static int nkhttp_p_qvalue(nkhttp_str s) {
     return q > 1000 ? -1 : q;
 }
 
-// Splits "text/html;level=1;q=0.5": name, whether it has parameters other than q, and its weight
-// (-1: malformed).
+// Splits "text/html;level=1;q=0.5": name, whether it has parameters other than q,
+// and its weight (-1: malformed).
 static int nkhttp_p_weight(nkhttp_str item, nkhttp_str* name, int* has_params) {
     nkhttp_str param;
     int q = 1000;
@@ -2694,8 +2692,8 @@ NETKIT_HTTP_API int nkhttp_accepts_encoding(nkhttp_str accept, const char* codin
     return listed ? 1 : 1000; // RFC 9110 12.5.3: identity is acceptable unless it was refused
 }
 
-// 4 names the type, 3 names it with parameters that we do not know, 2 "type/*", 1 "*/*", 0
-// something else.
+// 4 names the type, 3 names it with parameters that we do not know,
+// 2 "type/*", 1 "*/*", 0 something else.
 static int nkhttp_p_type_rank(nkhttp_str range, const char* type, int has_params) {
     size_t slash = strcspn(type, "/");
     if (nkhttp_is(range, type)) return has_params ? 3 : 4;
@@ -2855,8 +2853,7 @@ static int nkhttp_p_router_grow(nkhttp_router* r, void** array, uint32_t* cap, s
     return NKHTTP_OK;
 }
 
-// At least half of the slots stay empty, so that a search for a segment that is not there ends
-// soon.
+// At least half of the slots stay empty, so that a search for a segment that is not there ends soon.
 static int nkhttp_p_router_slots(nkhttp_router* r, uint32_t num_nodes) {
     uint32_t i, n = r->cap_slots ? r->cap_slots : 32;
     uint32_t* slots;
@@ -2874,8 +2871,8 @@ static int nkhttp_p_router_slots(nkhttp_router* r, uint32_t num_nodes) {
     return NKHTTP_OK;
 }
 
-// Everything one more route can need is reserved before the first change: nkhttp_router_add cannot
-// fail half-way.
+// Everything one more route can need is reserved before the first change:
+// nkhttp_router_add cannot fail half-way.
 static int nkhttp_p_router_reserve(nkhttp_router* r, uint32_t num_segments, uint32_t num_text) {
     void* array = r->nodes;
     int err = nkhttp_p_router_grow(r, &array, &r->cap_nodes, sizeof *r->nodes, r->num_nodes + num_segments + 1);
@@ -2953,8 +2950,8 @@ static int nkhttp_p_names_ok(const nkhttp_p_router_segment* s, uint32_t n) {
     return 1;
 }
 
-// Number of segments, or NKHTTP_ERR_PATTERN. "/" is one empty segment; others may be empty only at
-// the end.
+// Number of segments, or NKHTTP_ERR_PATTERN. "/" is one empty segment;
+// others may be empty only at the end.
 static int nkhttp_p_pattern_split(const char* pattern, nkhttp_p_router_segment* s) {
     const char* p = pattern;
     uint32_t n = 0;
@@ -2971,8 +2968,8 @@ static int nkhttp_p_pattern_split(const char* pattern, nkhttp_p_router_segment* 
     return nkhttp_p_names_ok(s, n) ? (int)n : NKHTTP_ERR_PATTERN;
 }
 
-// Number of a method, or NKHTTP_P_NO_METHOD if it is no token or the table is full. Room in text
-// was reserved.
+// Number of a method, or NKHTTP_P_NO_METHOD if it is no token or the table is full.
+// Room in text was reserved.
 static int nkhttp_p_method_add(nkhttp_router* r, const char* method, size_t len) {
     int found;
     if (!len) return NKHTTP_P_ANY_METHOD;
@@ -3053,8 +3050,8 @@ NETKIT_HTTP_API int nkhttp_router_add(nkhttp_router* r, const char* method, cons
     if (count < 0) return count;
     if (mlen > 64 || nkhttp_p_span(method, mlen, NKHTTP_P_TOKEN) != mlen) return NKHTTP_ERR_PATTERN;
     n = (uint32_t)count;
-    // Every byte of the pattern is stored at most once, plus one of length for each name and the
-    // method.
+    // Every byte of the pattern is stored at most once,
+    // plus one of length for each name and the method.
     err = nkhttp_p_router_reserve(r, n, (uint32_t)(strlen(pattern) + mlen) + NKHTTP_MAX_PARAMS + 1);
     if (err) return err;
     number = nkhttp_p_method_add(r, method, mlen);
@@ -3296,8 +3293,8 @@ NETKIT_HTTP_API int nkhttp_multipart_init(nkhttp_multipart* m, nkhttp_str bounda
     return NKHTTP_OK;
 }
 
-// Is there a delimiter at p, of which `skip` bytes came before? 1 yes, 0 cannot say yet, -1 no, or
-// NKHTTP_ERR_MULTIPART.
+// Is there a delimiter at p, of which `skip` bytes came before?
+// 1 yes, 0 cannot say yet, -1 no, or NKHTTP_ERR_MULTIPART.
 static int nkhttp_p_delimiter_at(const nkhttp_multipart* m, const char* p, size_t len,
                                  size_t skip) {
     size_t n = m->delim_len - skip;
@@ -3399,8 +3396,8 @@ static int nkhttp_p_part_fields(nkhttp_part_event* ev, const char* p, size_t len
     return NKHTTP_OK;
 }
 
-// The header block, which may be nothing but the empty line. Looks at each byte once, however it
-// arrives.
+// The header block, which may be nothing but the empty line.
+// Looks at each byte once, however it arrives.
 static int nkhttp_p_part_head(nkhttp_multipart* m, const char* p, size_t len, size_t* used,
                               nkhttp_part_event* ev) {
     size_t most = NKHTTP_P_PART_HEAD_BYTES, cap = len < most ? len : most;
@@ -3569,8 +3566,8 @@ NETKIT_HTTP_API int nkhttp_part_filename(const nkhttp_part_event* ev, char* out,
 #endif // NETKIT_HTTP_NO_MULTIPART
 
 // ---- @proxy ----------------------------------------------------------------------------------
-// IP addresses as text and bytes, the PROXY protocol (haproxy's proxy-protocol.txt) and
-// X-Forwarded-For.
+// IP addresses as text and bytes, the PROXY protocol
+// (haproxy's proxy-protocol.txt) and X-Forwarded-For.
 
 // Strict dotted quad: no leading zeros, which some read as octal. 1 and four bytes.
 static int nkhttp_p_ip4(const char* p, size_t len, uint8_t out[4]) {
@@ -3770,8 +3767,8 @@ static int nkhttp_p_proxy_v1(const char* buf, size_t len, nkhttp_proxy* out) {
     return cap == 107 ? NKHTTP_ERR_PROXY : 0;
 }
 
-// 2.2: what follows the addresses is a row of type, 16 bits of length, value. Nothing in them is
-// used.
+// 2.2: what follows the addresses is a row of type, 16 bits of length, value.
+// Nothing in them is used.
 static int nkhttp_p_proxy_tlvs_ok(const uint8_t* p, size_t len) {
     while (len) {
         size_t n;
@@ -3968,8 +3965,8 @@ static int nkhttp_p_range_spec(nkhttp_str s, uint64_t size, nkhttp_range* r) {
     return 1;
 }
 
-// Adds r to n ranges of which no two touch, and keeps it so. New n. The place of the first one it
-// touches is kept.
+// Adds r to n ranges of which no two touch, and keeps it so. New n.
+// The place of the first one it touches is kept.
 static uint32_t nkhttp_p_range_join(nkhttp_range* out, uint32_t n, nkhttp_range r,
                                     uint32_t* overlaps) {
     uint32_t i, kept = 0, at = UINT32_MAX;
@@ -4015,8 +4012,8 @@ NETKIT_HTTP_API int nkhttp_parse_range(nkhttp_str value, uint64_t size, nkhttp_r
     return n ? (int)n : NKHTTP_ERR_RANGE;
 }
 
-// Takes the next entity-tag off a list; what is none is skipped (RFC 9110 8.8.3). Commas may stand
-// inside the quotes.
+// Takes the next entity-tag off a list; what is none is skipped (RFC 9110 8.8.3).
+// Commas may stand inside the quotes.
 static int nkhttp_p_etag_next(nkhttp_str* rest, nkhttp_str* tag) {
     const char* p = rest->ptr;
     const char* end = p + rest->len;
@@ -4116,8 +4113,8 @@ NETKIT_HTTP_API int nkhttp_if_range_ok(const nkhttp_head* head, nkhttp_str etag,
 // holds on the others.
 
 #ifndef NETKIT_HTTP_NO_FILES
-// A name Windows takes for a device, whatever stands behind its first dot: "con", "LPT1.txt",
-// "com\xc2\xb9".
+// A name Windows takes for a device, whatever stands behind its first dot:
+// "con", "LPT1.txt", "com\xc2\xb9".
 static int nkhttp_p_is_device(const char* p, size_t len) {
     static const char* const names[] = { "con", "prn", "aux", "nul", "conin$", "conout$" };
     size_t i, n = 0;
@@ -5073,8 +5070,8 @@ static nkhttp_p_block* nkhttp_p_encode(nkhttp_server* srv, const void* body, siz
 
 // ---- @reply ----------------------------------------------------------------------------------
 // Heads of replies, their bodies, and the order in which they leave. The first open request of a
-// connection writes to the stream at once; what later ones say waits in blocks until it is their
-// turn (nkhttp_p_advance).
+// connection writes to the stream at once; what later ones say waits in blocks
+// until it is their turn (nkhttp_p_advance).
 
 // Makes sure the alarm rings no later than at_ns. Ringing too early is harmless: on_alarm looks at
 // what is really due.
@@ -5382,8 +5379,8 @@ static int nkhttp_p_over_budget(const nkhttp_server* srv, uint64_t n) {
     return n > srv->desc.max_buffered_bytes || srv->stats.buffered_bytes > srv->desc.max_buffered_bytes - n;
 }
 
-// Makes the whole reply. On success d's body has been copied or will be given back; on error it is
-// the caller's again.
+// Makes the whole reply. On success d's body has been copied or will be given back;
+// on error it is the caller's again.
 static int nkhttp_p_reply_now(nkhttp_p_exchange* x, const nkhttp_reply_desc* d) {
     nkhttp_p_plan plan;
     nkhttp_p_block* encoded = NULL;
@@ -7447,8 +7444,8 @@ typedef void (*nkhttp_p_entry_fn)(void* sink, const char* name, int is_directory
 #include <windows.h>
 
 // A name goes to the kernel behind the canonical path of the root. Whatever was opened is asked for
-// its own canonical path: if that is not the one expected, a link, a junction or a short name led
-// elsewhere.
+// its own canonical path: if that is not the one expected, a link,
+// a junction or a short name led elsewhere.
 enum { NKHTTP_P_WIDE = 4096 }; // characters of a path; longer ones are not found
 #ifndef NETKIT_HTTP_SYS_CREATEFILE
     #define NETKIT_HTTP_SYS_CREATEFILE(path, flags) \
@@ -7533,8 +7530,8 @@ static size_t nkhttp_p_os_wide(const nkhttp_p_root* r, const char* path, wchar_t
     return i;
 }
 
-// Is what was opened where it should be? Without follow exactly at `want`, with it anywhere beneath
-// the root.
+// Is what was opened where it should be? Without follow exactly at `want`,
+// with it anywhere beneath the root.
 static int nkhttp_p_os_inside(const nkhttp_p_root* r, HANDLE h, const wchar_t* want) {
     wchar_t real[NKHTTP_P_WIDE];
     DWORD n = GetFinalPathNameByHandleW(h, real, NKHTTP_P_WIDE, FILE_NAME_NORMALIZED);
@@ -7663,8 +7660,8 @@ static int nkhttp_p_os_list(const nkhttp_p_root* r, const char* path, nkhttp_p_e
     #define NKHTTP_P_REAL_MAX 4096
 #endif
 
-// O_NONBLOCK: a FIFO without a writer would hold the loop for ever; it means nothing to a regular
-// file.
+// O_NONBLOCK: a FIFO without a writer would hold the loop for ever;
+// it means nothing to a regular file.
 enum { NKHTTP_P_O_FILE = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY };
 #if defined(O_PATH)
     #define NKHTTP_P_O_WALK (O_PATH | O_DIRECTORY | O_CLOEXEC) // need not be readable
@@ -7732,8 +7729,7 @@ static int nkhttp_p_os_inspect(int fd, nkhttp_p_os_info* out) {
     return NKHTTP_OK;
 }
 
-// Segment by segment; no segment may be a link. For kernels without openat2. -1 and errno on
-// failure.
+// Segment by segment; no segment may be a link. For kernels without openat2. -1 and errno on failure.
 static int nkhttp_p_os_walk(int root, const char* path) {
     char name[256]; // NAME_MAX and its NUL everywhere this runs
     int dir = root, next, code;
@@ -7759,8 +7755,8 @@ static int nkhttp_p_os_walk(int root, const char* path) {
 }
 
 // The same where links inside the root are allowed: they are resolved first, then the result is
-// walked without any, so that nobody can slip a link in between. Only taken when the plain way met
-// something odd.
+// walked without any, so that nobody can slip a link in between.
+// Only taken when the plain way met something odd.
 static int nkhttp_p_os_walk_links(const nkhttp_p_root* r, const char* path) {
     char name[NKHTTP_P_REAL_MAX], real[NKHTTP_P_REAL_MAX];
     size_t n = strlen(path);
@@ -7872,8 +7868,7 @@ static int nkhttp_p_os_root_open(nkhttp_p_root* r, nkloop* L, const char* dir, i
     return NKHTTP_OK;
 }
 
-// What a name in a directory is, for a listing. 0: not shown, because it would not be served
-// either.
+// What a name in a directory is, for a listing. 0: not shown, because it would not be served either.
 static int nkhttp_p_os_look(nkhttp_p_root* r, int dir, const char* path, const char* name,
                             nkhttp_p_os_info* info) {
     char full[NKHTTP_P_REAL_MAX];
@@ -8050,8 +8045,8 @@ static void nkhttp_p_table_free(nkhttp_p_table* t) {
     t->at = NULL;
 }
 
-// First entry that is not before path, or before path and a "/" behind it: that is where a
-// directory's entries begin.
+// First entry that is not before path, or before path and a "/" behind it:
+// that is where a directory's entries begin.
 static uint32_t nkhttp_p_table_find(const nkhttp_p_table* t, const char* path, int below) {
     size_t n = strlen(path);
     uint32_t low = 0, high = t->num;
@@ -8130,8 +8125,8 @@ static int nkhttp_p_vfs_open(const nkhttp_vfs* vfs, void* user, const char* path
     return vfs->open_fn(user, path, out);
 }
 
-// 1 .. n bytes, or an error: at the end of the file too, for callers never ask for more than its
-// size.
+// 1 .. n bytes, or an error: at the end of the file too,
+// for callers never ask for more than its size.
 static int nkhttp_p_vfs_read(const nkhttp_vfs* vfs, void* user, nkhttp_file* f, uint64_t offset,
                              void* out, size_t n) {
     int got = vfs->read_fn ? vfs->read_fn(user, f, offset, out, n) : -1;
@@ -8247,8 +8242,8 @@ static int nkhttp_p_filebody_read(nkhttp_p_filebody* b, nkloop_stream s, uint64_
     return NKHTTP_OK;
 }
 
-// As much of the range as the stream takes in one call: all of it where the loop reads the file or
-// the bytes stay.
+// As much of the range as the stream takes in one call:
+// all of it where the loop reads the file or the bytes stay.
 static int nkhttp_p_filebody_range(nkhttp_p_filebody* b, nkloop_stream s, uint64_t want,
                                    uint64_t* sent) {
     size_t n = want > (SIZE_MAX >> 1) ? (SIZE_MAX >> 1) : (size_t)want;
@@ -8532,8 +8527,8 @@ static int nkhttp_p_file_refuse(nkhttp_req* req, int status, const nkhttp_p_file
 }
 
 // -- one file
-// Validators as they go out. RFC 9110 8.8.2.1: a time in the future is not sent, the time of the
-// reply is.
+// Validators as they go out. RFC 9110 8.8.2.1:
+// a time in the future is not sent, the time of the reply is.
 static void nkhttp_p_filejob_validators(nkhttp_p_filejob* j) {
     nkhttp_file* f = &j->file;
     j->now = nkhttp_p_os_now();
@@ -8725,8 +8720,7 @@ static int nkhttp_p_filejob_reply(nkhttp_p_filejob* j) {
 }
 
 // ---- @files ----------------------------------------------------------------------------------
-// From a request to the file: paths below a prefix, directories, .gz files; and what the user
-// calls.
+// From a request to the file: paths below a prefix, directories, .gz files; and what the user calls.
 
 typedef struct nkhttp_p_files {     // one nkhttp_serve_files
     struct nkhttp_p_files* next;    // list of the server
@@ -8746,8 +8740,8 @@ typedef struct nkhttp_p_files {     // one nkhttp_serve_files
 
 // -- a request below a prefix
 // The raw path behind the prefix. ptr NULL: the path is the prefix without its last slash. The
-// router has compared the segments, maybe in another encoding, so they are counted and not compared
-// again.
+// router has compared the segments, maybe in another encoding,
+// so they are counted and not compared again.
 static nkhttp_str nkhttp_p_files_rest(const nkhttp_p_files* fs, nkhttp_str path) {
     uint32_t slashes = 0;
     size_t i;
@@ -8767,8 +8761,8 @@ static int nkhttp_p_files_slash(nkhttp_str raw) {
 }
 
 // 301 to the same name with a slash, relative, so that proxies that rewrite paths do no harm. "./"
-// and the encoding see to it that it stays a name: "//evil.example" and "javascript:" are out of
-// reach.
+// and the encoding see to it that it stays a name:
+// "//evil.example" and "javascript:" are out of reach.
 static int nkhttp_p_files_redirect(nkhttp_req* req) {
     char name[3 * 256], location[8 * 1024];
     nkhttp_str path = req->head->path;
