@@ -45,13 +45,16 @@ EXAMPLE
 
     static size_t on_data(void* self, nkloop* L, nkloop_stream s, uint8_t* bytes, size_t n) {
         (void)self;
-        return nkloop_write(L, s, bytes, n) == NKLOOP_OK ? n : 0; // full: offered again when more arrives
+        if (nkloop_write(L, s, bytes, n) == NKLOOP_OK) return n;
+        nkloop_pause(L, s, 1); // full: they are kept, TCP pushes back
+        return 0;
     }
+    static void on_drain(void* self, nkloop* L, nkloop_stream s) { (void)self; nkloop_pause(L, s, 0); }
     static void on_close(void* self, nkloop* L, nkloop_stream s, int why) {
         (void)self; (void)L; (void)s;
         printf("closed: %s\n", nkloop_strerror(why));
     }
-    static const nkloop_proto echo = { "echo", on_data, NULL, on_close, NULL, NULL, NULL };
+    static const nkloop_proto echo = { "echo", on_data, on_drain, on_close, NULL, NULL, NULL };
 
     static void on_accept(void* user, nkloop* L, nkloop_stream s) { nkloop_set_proto(L, s, &echo, user); }
 
@@ -148,7 +151,7 @@ extern "C" {
     X(RESET,       -6,  "connection reset by peer")                               \
     X(TIMEOUT,     -7,  "timed out")                                              \
     X(REFUSED,     -8,  "connection refused")                                     \
-    X(ADDRESS,     -9,  "address cannot be parsed")                               \
+    X(ADDRESS,     -9,  "address is malformed or not one of this machine")         \
     X(RESOLVE,     -10, "host name cannot be resolved")                           \
     X(IN_USE,      -11, "address is in use")                                      \
     X(ACCESS,      -12, "permission denied")                                      \
@@ -267,7 +270,7 @@ typedef struct nkloop_turn {
 NETKIT_LOOP_API nkloop_turn nkloop_pump(nkloop* L, uint32_t budget_us);
 // sleeps until there is work, at most timeout_ms (-1: for ever)
 NETKIT_LOOP_API nkloop_turn nkloop_wait(nkloop* L, int timeout_ms);
-// nkloop_wait until nkloop_stop, which may have come before; returns NKLOOP_OK
+// nkloop_wait until nkloop_stop, which may have come before: NKLOOP_OK, or an error of the backend
 NETKIT_LOOP_API int      nkloop_run(nkloop* L);
 NETKIT_LOOP_API void     nkloop_stop(nkloop* L);                     // any thread, any signal handler
 // sends what was written this turn now instead of at its end
@@ -336,7 +339,7 @@ NETKIT_LOOP_API void     nkloop_listener_close(nkloop* L, nkloop_listener l);   
 NETKIT_LOOP_API int      nkloop_listener_pause(nkloop* L, nkloop_listener l, int paused);
 // "127.0.0.1:8080", terminated (128 bytes are enough); its length, or an error: INVAL if it does not fit
 NETKIT_LOOP_API int      nkloop_listener_address(nkloop* L, nkloop_listener l, char* out, size_t cap);
-// copied, all or nothing: FULL if more than tx_bytes would wait
+// copied, all or nothing: FULL if more than tx_bytes would wait, INVAL if n alone is more than that
 NETKIT_LOOP_API int      nkloop_write (nkloop* L, nkloop_stream s, const void* bytes, size_t n);
 // Not copied: kept until release_fn(release_user) is called, exactly once, later. On error it is
 // not called. Accepted while fewer than tx_bytes wait.
@@ -705,7 +708,7 @@ struct nkloop {
     const nkloop_p_backend* backend;
     nkloop_p_arena* arena;
     uint64_t start_ns, now_ns, now_ms;
-    int      os_error, in_turn, in_flush;
+    int      wait_error, os_error, in_turn, in_flush;
     nkloop_fd backend_fd;
     // slots
     nkloop_p_slot** slabs;
@@ -2234,7 +2237,11 @@ static nkloop_p_slot* nkloop_p_writable(nkloop* L, nkloop_stream s, uint64_t n, 
     *err = NKLOOP_OK;
     if (!slot) { *err = NKLOOP_ERR_STALE; return NULL; }
     if (slot->flags & NKLOOP_P_FINISH) { *err = NKLOOP_ERR_CLOSED; return NULL; }
-    if (n > L->desc.tx_bytes || nkloop_p_queued(slot) > L->desc.tx_bytes - n) {
+    if (n > L->desc.tx_bytes) { // no amount of waiting would help
+        *err = NKLOOP_ERR_INVAL;
+        return NULL;
+    }
+    if (nkloop_p_queued(slot) > L->desc.tx_bytes - n) {
         slot->flags |= NKLOOP_P_DRAIN;
         *err = NKLOOP_ERR_FULL;
         return NULL;
@@ -2856,6 +2863,7 @@ static void nkloop_p_accept(nkloop* L, uint32_t index) {
 static int nkloop_p_bind(nkloop* L, nkloop_fd fd, const nkloop_p_sockaddr* a, const nkloop_listen_desc* d) {
     int r = NETKIT_LOOP_SYS_BIND(NKLOOP_P_SOCK(fd), &a->u.any, (socklen_t)a->len) == 0
         ? NKLOOP_OK : nkloop_p_os_fail(L);
+    if (r == NKLOOP_ERR_REFUSED) r = NKLOOP_ERR_ADDRESS; // ENOENT: no such directory
     #ifdef NKLOOP_P_POSIX
     if (a->u.any.sa_family == AF_UNIX && d->address[5] != '@') {
         nkloop_fd probe = NKLOOP_NO_FD;
@@ -3712,6 +3720,8 @@ static nkloop_turn nkloop_p_turn(nkloop* L, int timeout_ms, uint64_t budget_ns) 
         if (due >= 0 && (timeout_ms < 0 || due < timeout_ms)) timeout_ms = due;
         L->event_at = L->num_events = 0;
         n = L->backend->wait(L, timeout_ms);
+        L->wait_error = n < 0 ? n : NKLOOP_OK; // somebody closed the backend's descriptor: nkloop_run must not spin
+        if (n < 0) nkloop_log(L, NKLOOP_LOG_ERROR, "wait", nkloop_strerror(n));
         L->num_events = n > 0 ? (uint32_t)n : 0;
         if (timeout_ms != 0) nkloop_p_clock(L);
     }
@@ -3732,10 +3742,10 @@ NETKIT_LOOP_API nkloop_turn nkloop_wait(nkloop* L, int timeout_ms) {
 }
 
 NETKIT_LOOP_API int nkloop_run(nkloop* L) {
-    while (!nkloop_p_a32_load(&L->stop_flag)) nkloop_wait(L, -1);
+    while (!nkloop_p_a32_load(&L->stop_flag) && L->wait_error == NKLOOP_OK) nkloop_wait(L, -1);
     nkloop_p_a32_store(&L->stop_flag, 0);
     nkloop_flush(L);
-    return NKLOOP_OK;
+    return L->wait_error;
 }
 
 NETKIT_LOOP_API void nkloop_stop(nkloop* L) {

@@ -64,7 +64,7 @@ TEST(listen_errors) {
     door d;
     static const struct { const char* address; int want; } t[] = {
         { "example.com:80", NKLOOP_ERR_ADDRESS }, { "nonsense", NKLOOP_ERR_ADDRESS }, { "[::1]", NKLOOP_ERR_ADDRESS },
-        { "192.0.2.1:0", NKLOOP_ERR_ADDRESS }, { "unix:/nowhere/at/all", NKLOOP_ERR_REFUSED }
+        { "192.0.2.1:0", NKLOOP_ERR_ADDRESS }, { "unix:/nowhere/at/all", NKLOOP_ERR_ADDRESS }
     };
     size_t i;
     int fds = kit_fds();
@@ -743,7 +743,7 @@ TEST(full_and_drain) {
     UNTIL(L, (got += plain_read(plain, sink, sizeof sink), got == wrote));
     TURNS(L, 3);
     CHECK_INT(r.drains, 1); // once
-    CHECK_INT(nkloop_write(L, r.s, sink, 65537), NKLOOP_ERR_FULL);
+    CHECK_INT(nkloop_write(L, r.s, sink, 65537), NKLOOP_ERR_INVAL);
     CHECK_INT(nkloop_write(L, r.s, sink, 65536), 0);
     close(plain);
     kit_end(L);
@@ -1394,4 +1394,51 @@ TEST(fixed_memory) {
         CHECK_INT(kit_live, 0); // nothing but the block was used
     }
     free(noise);
+}
+
+static size_t never_fits_data(void* self, nkloop* L, nkloop_stream s, uint8_t* bytes, size_t n) { (void)self; (void)L; (void)s; (void)bytes; return n; }
+static const nkloop_proto never_fits_proto = { "never fits", never_fits_data, NULL, NULL, NULL, NULL, NULL };
+static void never_accept(void* user, nkloop* L, nkloop_stream s) { (void)user; (void)L; (void)s; }
+
+TEST(write_that_never_fits) { // waiting would not help, so it is not called FULL
+    nkloop* L = NULL;
+    nkloop_desc d;
+    int fds[2];
+    nkloop_stream s;
+    static char big[5000];
+    memset(&d, 0, sizeof d);
+    d.tx_bytes = 4096;
+    CHECK_INT(nkloop_create(&L, &d), 0);
+    CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    CHECK_INT(nkloop_adopt(L, (nkloop_fd)fds[0], &never_fits_proto, NULL, &s), 0);
+    CHECK_INT(nkloop_write(L, s, big, sizeof big), NKLOOP_ERR_INVAL);
+    CHECK_INT(nkloop_write(L, s, big, 4000), 0);
+    CHECK_INT(nkloop_write(L, s, big, 4000), NKLOOP_ERR_FULL);
+    nkloop_destroy(L);
+    close(fds[1]);
+}
+
+TEST(run_ends_when_the_backend_fails) {
+    nkloop* L = NULL;
+    CHECK_INT(nkloop_create(&L, NULL), 0);
+    if (nkloop_poll_fd(L) != NKLOOP_NO_FD) {
+        int spare = dup((int)nkloop_poll_fd(L)), null = open("/dev/null", O_RDONLY);
+        dup2(null, (int)nkloop_poll_fd(L)); // as if somebody had closed it
+        CHECK(nkloop_run(L) < 0);
+        dup2(spare, (int)nkloop_poll_fd(L));
+        close(spare);
+        close(null);
+    }
+    nkloop_destroy(L);
+}
+
+TEST(listen_in_a_directory_that_is_not_there) {
+    nkloop* L = NULL;
+    nkloop_listen_desc d;
+    memset(&d, 0, sizeof d);
+    CHECK_INT(nkloop_create(&L, NULL), 0);
+    d.address = "unix:/no/such/directory/socket";
+    d.on_accept = never_accept;
+    CHECK_INT(nkloop_listen(L, &d, NULL), NKLOOP_ERR_ADDRESS);
+    nkloop_destroy(L);
 }
