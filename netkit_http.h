@@ -607,7 +607,8 @@ typedef struct nkhttp_codec {
 typedef void (*nkhttp_handler)(void* user, nkhttp_req* req);
 
 typedef struct nkhttp_server_desc {
-    // default "127.0.0.1:8080"; port 0: any; "none": no listener, use nkhttp_server_attach; copied
+    // default "127.0.0.1:8080"; numeric, "localhost:PORT" or "unix:/path"; port 0: any;
+    // "none": no listener, use nkhttp_server_attach; copied
     const char*    address;
     nkhttp_handler on_request;  // requests that no route takes; default 404
     void*          user;        // for all callbacks of this desc
@@ -664,32 +665,32 @@ typedef struct nkhttp_route_desc {
     const char*    pattern;     // "/users/{id}", "/static/{path*}"; copied
     nkhttp_handler on_request;  // the whole request is there
     void*          user;        // for the callbacks of this route
-    uint64_t       max_body_bytes; // default the server's; UINT64_MAX: none (streamed bodies only)
+    uint64_t       max_body_bytes; // default the server's; UINT64_MAX: no limit (streamed bodies only)
     int            in_loop;     // 1: on the loop's thread even if the server has workers
     // Streamed body, always on the loop's thread: on_begin at the end of the head (may reply at
     // once and so refuse the body), on_body as bytes arrive, on_request at the end.
     void         (*on_begin)(void* user, nkhttp_req* req);
     // < 0: answer 500 and close. See nkhttp_pause_body.
     int          (*on_body) (void* user, nkhttp_req* req, const uint8_t* bytes, size_t n);
-    // exactly once per request that reached this route, last: NKHTTP_OK, or why it broke off. On
-    // the loop's thread. head is NULL here.
+    // exactly once per request that reached this route, last: NKHTTP_OK, or why it broke off.
+    // On the loop's thread. head is NULL here.
     void         (*on_end)  (void* user, nkhttp_req* req, int why);
 } nkhttp_route_desc;
 
 // -- life: everything on the loop's thread but where it says any thread
-// desc may be NULL; listens at once
+// desc may be NULL, nothing of it is kept but what says so; listens at once; L must outlive the server
 NETKIT_HTTP_API int  nkhttp_server_create(nkhttp_server** out, nkloop* L, const nkhttp_server_desc* desc);
 // one more address; desc's on_accept and user are ours
 NETKIT_HTTP_API int  nkhttp_server_listen(nkhttp_server* srv, const nkloop_listen_desc* desc);
-// serve HTTP on a stream you opened or detached
+// serve HTTP on a stream you opened or detached; given to us, unless it fails
 NETKIT_HTTP_API int  nkhttp_server_attach(nkhttp_server* srv, nkloop_stream s);
 // of the first listener, "127.0.0.1:8080"; as nkloop_listener_address
 NETKIT_HTTP_API int  nkhttp_server_address(nkhttp_server* srv, char* out, size_t cap);
 // any thread, any number of times, also before the loop runs: stops listening, requests under way
 // are answered, then connections close; after grace_ms (0: 10 s) they are cut
 NETKIT_HTTP_API void nkhttp_server_shutdown(nkhttp_server* srv, uint32_t grace_ms);
-// cuts what is open and waits for the workers; before nkloop_destroy; no other thread may use srv any
-// more; NULL is harmless
+// cuts what is open, waits for the workers; before nkloop_destroy. No thread may use srv afterwards,
+// nkhttp_later_... included: join your own first. NULL is harmless.
 NETKIT_HTTP_API void nkhttp_server_destroy(nkhttp_server* srv);
 // before requests arrive; NKHTTP_ERR_DUPLICATE if taken
 NETKIT_HTTP_API int  nkhttp_route(nkhttp_server* srv, const char* method, const char* pattern,
@@ -724,8 +725,8 @@ NETKIT_HTTP_API int  nkhttp_redirect(nkhttp_req* req, int status, const char* lo
 // 1: authorised; 0: 401 has been sent. realm: at most 128 bytes without quote and backslash, else sent empty
 NETKIT_HTTP_API int  nkhttp_require_basic_auth(nkhttp_req* req, const char* realm,
                                                const char* user_name, const char* password);
-// answer later, from any thread; the request may be read until the handler returns; {0} if it was
-// answered already
+// answer later, from any thread; the request may be read until the handler returns;
+// {0} if it was answered already
 NETKIT_HTTP_API nkhttp_handle nkhttp_defer(nkhttp_req* req);
 // on_upgrade, or a handler in the loop: http lets go of the stream, bytes behind the head stay in
 // it; {0} if it may not
@@ -4412,8 +4413,7 @@ enum { // nkhttp_p_conn.flags
     NKHTTP_P_LINE     = 0x0040, // the request line of the head that is arriving is complete
     NKHTTP_P_PROXY    = 0x0080, // a PROXY header must come first
     NKHTTP_P_CRLF     = 0x0100, // one empty line may be dropped: it belongs to the body before
-    NKHTTP_P_EOF      = 0x0200, // the peer will send no more
-    NKHTTP_P_LISTED   = 0x0400  // in the server's list
+    NKHTTP_P_EOF      = 0x0200  // the peer will send no more
 };
 
 struct nkhttp_p_conn {             // at most 128 bytes
@@ -6396,8 +6396,9 @@ static int nkhttp_p_try_upgrade(nkhttp_p_exchange* x) {
 static void nkhttp_p_dispatch(nkhttp_p_exchange* x) {
     const nkhttp_p_endpoint* ep = x->endpoint;
     nkhttp_server* srv = x->req.server;
+    // a path of which only on_upgrade knows needs no route
+    if ((x->flags & NKHTTP_P_X_UPGRADE) && (ep || x->verdict == 404) && nkhttp_p_try_upgrade(x)) return;
     if (!ep) { nkhttp_p_verdict(x); return; }
-    if ((x->flags & NKHTTP_P_X_UPGRADE) && nkhttp_p_try_upgrade(x)) return;
     x->flags |= NKHTTP_P_X_READY | NKHTTP_P_X_REACHED;
     if (srv->desc.handler_timeout_ms != UINT32_MAX) x->ready_ns = nkloop_now_ns(srv->L);
 #ifndef NETKIT_HTTP_NO_WORKERS
