@@ -1,7 +1,7 @@
 // http_files.c -- a directory on the web: index pages, listings, ranges, conditional requests, FILE.gz in place of FILE.
 //
-//   cc -I.. http_files.c -o http_files -lpthread
-//   ./http_files 127.0.0.1:8080 /some/directory
+//   cc -O2 -I. examples/http_files.c -o build/http_files -lpthread
+//   build/http_files 127.0.0.1:8080 /some/directory
 //   curl -i http://127.0.0.1:8080/            a listing, or index.html
 //   curl -r 0-99 http://127.0.0.1:8080/FILE   the first hundred bytes
 //

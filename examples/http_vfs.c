@@ -1,7 +1,7 @@
 // http_vfs.c -- files that are not on disk: a table compiled into the program, and a file system of callbacks.
 //
-//   cc -I.. http_vfs.c -o http_vfs -lpthread
-//   ./http_vfs 127.0.0.1:8080
+//   cc -O2 -I. examples/http_vfs.c -o build/http_vfs -lpthread
+//   build/http_vfs 127.0.0.1:8080
 //   curl -i http://127.0.0.1:8080/                          from the table
 //   curl -r -27 http://127.0.0.1:8080/made/alphabet.txt     the end of a file of a gigabyte that is nowhere
 #define NETKIT_IMPLEMENTATION
