@@ -72,8 +72,8 @@ IDEAS
     A handler sees an nkhttp_req. Its slices point into the receive buffer and are good until the handler
     returns. It answers with exactly one reply, or nkhttp_defer, or nkhttp_detach; if it does none of these, 500
     is sent for it.
-    nkhttp_defer gives a handle, a number that is good on any thread for ever: when the client is gone, or the
-    reply was made, every call with it says NKHTTP_ERR_STALE. Nothing has to be cancelled.
+    nkhttp_defer gives a handle, a number that is good on any thread while the server lives: when the client is
+    gone, or the reply was made, every call with it says NKHTTP_ERR_STALE. Nothing has to be cancelled.
     With workers the handlers run on a pool and may run at the same time; nkhttp_req functions are then called
     on the worker. Streamed bodies, upgrades and routes with in_loop = 1 stay on the loop's thread.
     Replies of one connection leave in the order of its requests. Those made out of turn wait, within
