@@ -1,5 +1,5 @@
 // http_app.c -- a small web application: router, JSON, cookies, forms, uploads, events, late and streamed replies.
-//   cc http_app.c -o http_app -lpthread && ./http_app 127.0.0.1:8080
+//   cc -O2 -I. examples/http_app.c -o build/http_app -lpthread && build/http_app 127.0.0.1:8080
 //   then open http://127.0.0.1:8080/ or try the curl lines that page shows
 #define NETKIT_IMPLEMENTATION
 #include "netkit_http.h"
