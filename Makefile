@@ -109,9 +109,9 @@ $(VFUZZ): $(B)/$(V)/fuzz_%: tests/fuzz/fuzz_%.c $(B)/$(V)/fuzz_main.o
 	$(VBUILD) $(filter %.c %.o,$^) -o $@ $(LDFLAGS) -lpthread
 
 # A test that does not compile must not hide the others: build what can be built, and let the runner count the rest as failed.
-test: ## build and run all tests, replay the fuzz corpora, check the headers' form
+test: ## build and run all tests, replay the fuzz corpora, check the headers' form and docs/tested.md
 	@$(SUBMAKE) -k build-tests || echo "some tests did not build; they count as failed"
-	@sh tests/run.sh $(VJOBS) "sh tests/hygiene.sh --quick"
+	@sh tests/run.sh $(VJOBS) "sh tests/hygiene.sh --quick" "sh tests/docs.sh"
 
 # $(call variant,NAME,FLAGS): probes the compiler, builds into build/NAME, runs. Where a sanitizer cannot cope with
 # randomised addresses (TSan on some kernels), setarch -R helps if it exists.
