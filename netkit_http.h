@@ -843,7 +843,7 @@ NETKIT_HTTP_API int  nkhttp_reply_file(nkhttp_req* req, const char* os_path, con
 #ifdef NETKIT_HTTP_IMPLEMENTATION
 #ifndef NETKIT_HTTP_IMPLEMENTED // a live macro and a second include are normal life
 #define NETKIT_HTTP_IMPLEMENTED 1
-/*  ROOMS   @config @util @scan @errors @host @head @chunked @date @write @decode @cookies @auth @negotiate @router
+/*  ROOMS   @config @util @scan @errors @host @field @head @chunked @date @write @decode @cookies @auth @negotiate @router
             @match @multipart @proxy @hosts @ranges @paths @types @memory @fields @policy @codec @reply @streaming
             @later @request @sse @order @workers @dispatch @bodies @conn @server @os @vfs @filebody @listing
             @filejob @files
@@ -1319,9 +1319,8 @@ static int nkhttp_p_host_ok(nkhttp_str s) {
     return s.ptr[host] == ':' && nkhttp_p_port_ok(s.ptr + host + 1, s.len - host - 1);
 }
 
-// ---- @head -----------------------------------------------------------------------------------
-// Request and status lines, field lines, and everything a head says about body and connection. One
-// pass from left to right, so that a prefix of a message never gets another error than the whole.
+// ---- @field ----------------------------------------------------------------------------------
+// Field lines, and what the known ones say about body and connection. Knows no first line.
 
 enum { // what has been seen so far
     NKHTTP_P_SEEN_HOST       = 0x001,
@@ -1512,6 +1511,10 @@ static void nkhttp_p_persistence(nkhttp_head* head, uint32_t seen) {
     }
     if (head->minor_version == 1 && (seen & wanted) == wanted) head->flags |= NKHTTP_UPGRADE;
 }
+
+// ---- @head -----------------------------------------------------------------------------------
+// Request and status lines, and whole heads. One pass from left to right, so that a prefix of a
+// message never gets another error than the whole.
 
 // "HTTP/1.1" and the byte after it. 9 when matched, 0 need more, <0 error; `after` is CR or SP.
 static int nkhttp_p_version(const char* p, const char* end, char after, int* minor) {
