@@ -529,6 +529,38 @@ TEST(connections_end_politely) {
     kit_close(&k);
 }
 
+static nkhttp_handle held[4];
+static int num_held;
+static void on_hold(void* user, nkhttp_req* req) {
+    (void)user;
+    if (num_held < 4) held[num_held++] = nkhttp_defer(req);
+}
+TEST(nothing_behind_close_is_run) { // RFC 9112 9.6: not even while the last reply is awaited
+    static const char* const last[] = { GET_("/a", CLOSE_), "GET /a HTTP/1.0\r\n\r\n", POST_("/a", CLOSE_ "Content-Length: 2\r\n", "hi"),
+                                        GET_("/a", "Connection: x, Close\r\n") };
+    nkhttp_server_desc d;
+    kit k;
+    size_t i;
+    memset(&d, 0, sizeof d);
+    d.on_request = on_hold;
+    kit_open(&k, NULL, &d);
+    for (i = 0; i < sizeof last / sizeof last[0]; i++) {
+        client c;
+        num_held = 0;
+        client_open(&k, &c);
+        client_say(&k, &c, last[i]);
+        client_say(&k, &c, GET_("/b", ""));
+        kit_turns(&k, 10);
+        CHECK_INT(num_held, 1);
+        CHECK_INT(nkhttp_later_text(k.srv, held[0], 200, "last words"), 0);
+        CHECK(client_get(&k, &c, NULL));
+        CHECK(client_has(&c, "\r\nConnection: close\r\n") && client_has(&c, "last words"));
+        CHECK_INT(client_count(&c, "HTTP/1.1 "), 1);
+        client_close(&c);
+    }
+    kit_close(&k);
+}
+
 TEST(ten_thousand_idle_connections) {
     enum { BATCH = 50 };
     struct rlimit files;
