@@ -843,10 +843,10 @@ NETKIT_HTTP_API int  nkhttp_reply_file(nkhttp_req* req, const char* os_path, con
 #ifdef NETKIT_HTTP_IMPLEMENTATION
 #ifndef NETKIT_HTTP_IMPLEMENTED // a live macro and a second include are normal life
 #define NETKIT_HTTP_IMPLEMENTED 1
-/*  ROOMS   @config @util @scan @errors @host @field @head @chunked @date @write @decode @cookies @auth @negotiate
-            @router @match @multipart @proxy @hosts @ranges @paths @types @memory @fields @policy @codec @reply @streaming
-            @later @request @sse @order @workers @dispatch @bodies @conn @server @os @vfs @filebody @listing
-            @filejob @files
+/*  ROOMS   @config @util @scan @errors @host @field @head @chunked @date @write @decode @cookies @auth
+            @negotiate @router @match @multipart @proxy @hosts @ranges @paths @types @memory @fields @policy
+            @codec @reply @streaming @later @request @sse @order @workers @dispatch @bodies @conn @server
+            @os @vfs @filebody @listing @filejob @files
     PLEASE KEEP THE STRUCTURE INTACT: new code goes into the right room or founds one.
     The rooms before the one with the types are pure functions over bytes; from there on it is the server. */
 
