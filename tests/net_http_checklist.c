@@ -290,7 +290,8 @@ TEST(routes_are_literal) {
 
 // ---- 304 and Range as files give them ----
 TEST(file_304_and_416) { // RFC 9110 15.4.5, 15.5.17, 14.4
-    static const nkhttp_embedded table[] = { { "a.css", "0123456789", 10, "\"v\"", 784111777 }, { "a.css.gz", "gz", 2, "\"z\"", 784111777 } };
+    static const nkhttp_embedded table[] = { { "a.css", "0123456789", 10, "\"v\"", 784111777 }, { "a.css.gz", "gz", 2, "\"z\"", 784111777 },
+                                              { "later.txt", "x", 1, NULL, 32503680000 } }; // the year 3000
     nkhttp_files_desc f;
     nkhttp_server_desc d;
     kit k;
@@ -298,7 +299,7 @@ TEST(file_304_and_416) { // RFC 9110 15.4.5, 15.5.17, 14.4
     memset(&d, 0, sizeof d);
     memset(&f, 0, sizeof f);
     f.table = table;
-    f.num_embedded = 2;
+    f.num_embedded = 3;
     f.cache_control = "max-age=60";
     kit_open(&k, NULL, NULL);
     kit_again(&k, &d);
@@ -314,6 +315,9 @@ TEST(file_304_and_416) { // RFC 9110 15.4.5, 15.5.17, 14.4
     client_close(&c);
     said(&k, &c, GET_("/a.css", CLOSE_ "Range: bytes=10-\r\n"));
     CHECK(client_has(&c, "416 Range Not Satisfiable") && client_has(&c, "\r\nContent-Range: bytes */10\r\n"));
+    client_close(&c);
+    said(&k, &c, GET_("/later.txt", CLOSE_)); // RFC 9110 8.8.2.1
+    CHECK(client_has(&c, "200 OK") && client_has(&c, "\r\nLast-Modified: ") && !client_has(&c, " 3000 "));
     client_close(&c);
     kit_close(&k);
 }
