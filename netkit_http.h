@@ -620,7 +620,7 @@ typedef struct nkhttp_server_desc {
     uint32_t max_requests_per_connection; // default none
     uint32_t max_pipeline;      // requests of one connection being answered at once, default 16
     uint32_t max_line_bytes;    // request line, default 8192 + 256: 414
-    uint32_t max_head_bytes;    // whole head, default 32 KiB (at most the loop's rx_bytes): 431
+    uint32_t max_head_bytes;    // whole head, default 32 KiB (less than the loop's rx_bytes): 431
     uint32_t max_headers;       // default 100, at most 1000: 431
     uint64_t max_body_bytes;    // of a buffered body, default 1 MiB; a route may say otherwise: 413
     uint64_t max_buffered_bytes;// bodies and waiting replies of all connections together, default 64 MiB: 503
@@ -7102,7 +7102,8 @@ static void nkhttp_p_desc_defaults(nkhttp_server_desc* d, const nkloop* L) {
     nkhttp_p_default_u32(&d->max_line_bytes, 8192 + 256);
     nkhttp_p_default_u32(&d->max_head_bytes, 32 * 1024);
     // a longer one would end without an answer, because the loop keeps no more unread bytes
-    if (d->max_head_bytes > nkloop_rx_bytes(L)) d->max_head_bytes = nkloop_rx_bytes(L);
+    // one less: a buffer that is full of an unfinished head must still be answered
+    if (d->max_head_bytes >= nkloop_rx_bytes(L)) d->max_head_bytes = nkloop_rx_bytes(L) - 1;
     nkhttp_p_default_u32(&d->max_headers, 100);
     if (d->max_headers > 1000) d->max_headers = 1000;
     if (d->max_body_bytes == 0) d->max_body_bytes = 1024 * 1024;
