@@ -604,7 +604,7 @@ TEST(ten_thousand_idle_connections) {
     CHECK_INT(open_now(&k), n);
     each = (kit_live - before) / (n ? n : 1);
     printf("%d idle connections, %ld bytes each\n", n, each);
-    if (n >= 5000) CHECK(each <= (kit_backend() == NKLOOP_BACKEND_POLL ? 288 : 256)); // of few, the tables that grow by doubling are the larger part
+    if (n >= 5000) CHECK(each <= (kit_backend() == NKLOOP_BACKEND_POLL ? 288 : 256)); // few would pay for tables made for many
     client_open(&k, &extra); // one too many: it waits, and the server sleeps
     CHECK(send(extra.fd, GET_("/x", ""), sizeof GET_("/x", "") - 1, MSG_NOSIGNAL) > 0);
     kit_turns(&k, 5);
