@@ -6424,7 +6424,10 @@ static void nkhttp_p_route_verdict(nkhttp_p_exchange* x, int err, int cors) {
     x->endpoint = NULL;
     if (err != NKHTTP_ERR_NO_METHOD) return;
     if (nkhttp_router_allow(&srv->router, x->match.allowed, allow, sizeof allow) < 0) return;
-    nkhttp_p_add_text(x, "Allow", allow); // RFC 9110 15.5.6, 9.3.7
+    if (nkhttp_p_add_text(x, "Allow", allow) < 0) { // RFC 9110 15.5.6, 9.3.7: never without it
+        x->verdict = 503;
+        return;
+    }
     if (options) x->verdict = 204;
     if (options && cors && nkhttp_find(&x->head, "Access-Control-Request-Method")) nkhttp_p_preflight(x, allow);
 }
@@ -6432,8 +6435,7 @@ static void nkhttp_p_route_verdict(nkhttp_p_exchange* x, int err, int cors) {
 static void nkhttp_p_refuse_with_allow(nkhttp_p_exchange* x, int status) {
     static const char usual[] = "GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS";
     x->endpoint = NULL;
-    x->verdict = status;
-    nkhttp_p_add_text(x, "Allow", usual);
+    x->verdict = nkhttp_p_add_text(x, "Allow", usual) < 0 ? 503 : status;
     if (status == 204 && nkhttp_find(&x->head, "Access-Control-Request-Method")) nkhttp_p_preflight(x, usual);
 }
 
