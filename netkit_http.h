@@ -89,7 +89,7 @@ TOUR
     server    nkhttp_run, or nkhttp_server_create listen attach address shutdown destroy; nkhttp_route serve_files
     request   nkhttp_param header_value peer trailers
     reply     nkhttp_reply reply_text reply_with redirect set_header require_basic_auth reply_file
-    later     nkhttp_defer, then nkhttp_later_reply, or later_begin write end with later_watch; nkhttp_sse_begin send
+    later     nkhttp_defer, then nkhttp_later_reply, or later_begin write end abort with later_watch; nkhttp_sse_begin send
     hand over nkhttp_detach, nkhttp_pause_body
 
 OPTIONS
@@ -747,6 +747,8 @@ NETKIT_HTTP_API int  nkhttp_later_write(nkhttp_server* srv, nkhttp_handle h, con
 // trailers only if chunked
 NETKIT_HTTP_API int  nkhttp_later_end  (nkhttp_server* srv, nkhttp_handle h,
                                         const nkhttp_header* trailers, uint32_t num);
+// cannot go on: cuts the connection, so that the client sees an incomplete reply and not a short one
+NETKIT_HTTP_API int  nkhttp_later_abort(nkhttp_server* srv, nkhttp_handle h);
 // loop's thread; on_gone once: sent whole (0) or client gone; either may be NULL
 NETKIT_HTTP_API int  nkhttp_later_watch(nkhttp_server* srv, nkhttp_handle h,
                                         void (*on_writable)(void* user, nkhttp_handle h),
@@ -4383,7 +4385,7 @@ typedef struct nkhttp_p_pull {
 
 // A call from another thread, or one that must wait until a worker has let go of its request. One
 // allocation with all copies.
-enum { NKHTTP_P_OP_REPLY, NKHTTP_P_OP_BEGIN, NKHTTP_P_OP_WRITE, NKHTTP_P_OP_END };
+enum { NKHTTP_P_OP_REPLY, NKHTTP_P_OP_BEGIN, NKHTTP_P_OP_WRITE, NKHTTP_P_OP_END, NKHTTP_P_OP_ABORT };
 typedef struct nkhttp_p_op {
     nkloop_job job;
     struct nkhttp_p_op* next;
@@ -5719,7 +5721,11 @@ static int nkhttp_p_op_apply(nkhttp_p_exchange* x, nkhttp_p_op* op) {
         err = nkhttp_p_write_now(x, d->body, d->body_bytes, 1);
         if (err == NKHTTP_OK) nkhttp_p_release(d);
         return err;
-    default: return nkhttp_p_end_now(x, d->headers, d->num_headers);
+    case NKHTTP_P_OP_END: return nkhttp_p_end_now(x, d->headers, d->num_headers);
+    default:
+        if (x->reply == NKHTTP_P_DONE) return NKHTTP_ERR_REPLIED;
+        nkhttp_p_conn_cut(x->conn); // RFC 9112 8: the client must see that it is incomplete
+        return NKHTTP_OK;
     }
 }
 
@@ -5842,6 +5848,12 @@ NETKIT_HTTP_API int nkhttp_later_end(nkhttp_server* srv, nkhttp_handle h,
     d.headers = trailers;
     d.num_headers = num;
     return nkhttp_p_later(srv, h, NKHTTP_P_OP_END, &d, 0);
+}
+
+NETKIT_HTTP_API int nkhttp_later_abort(nkhttp_server* srv, nkhttp_handle h) {
+    nkhttp_reply_desc d;
+    memset(&d, 0, sizeof d);
+    return nkhttp_p_later(srv, h, NKHTTP_P_OP_ABORT, &d, 0);
 }
 
 NETKIT_HTTP_API int nkhttp_later_watch(nkhttp_server* srv, nkhttp_handle h,

@@ -352,3 +352,54 @@ TEST(a_frame_of_a_game) {
     close(p[0]);
     close(p[1]);
 }
+
+// ---- a streamed reply that cannot go on: the client must not take it for a whole one ----
+
+static nkhttp_handle broken;
+static int broken_gone;
+static void on_broken_gone(void* user, nkhttp_handle h, int why) { (void)user; (void)h; broken_gone += why != 0; }
+static void on_broken(void* user, nkhttp_req* req) {
+    nkhttp_reply_desc d;
+    (void)user;
+    memset(&d, 0, sizeof d);
+    d.body = "some";
+    d.body_bytes = 4;
+    broken = nkhttp_defer(req);
+    CHECK_INT(nkhttp_later_begin(req->server, broken, &d, UINT64_MAX), 0);
+    CHECK_INT(nkhttp_later_watch(req->server, broken, NULL, on_broken_gone, NULL), 0);
+}
+static int abort_result;
+static void* abort_main(void* srv) { abort_result = nkhttp_later_abort((nkhttp_server*)srv, broken); return NULL; }
+
+TEST(abort_a_streamed_reply) {
+    nkloop* L = make_loop(0);
+    char address[128], got[512];
+    nkhttp_server* srv = serve(L, address, NULL);
+    pthread_t other;
+    int round;
+    CHECK_INT(nkhttp_route(srv, "GET", "/broken", on_broken, NULL), 0);
+    for (round = 0; round < 2; round++) { // by the loop's thread, and by another
+        static const char begun[] = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nsome\r\n";
+        int fd = dial_port(address), i;
+        ssize_t r = -1;
+        broken_gone = 0;
+        put(fd, "GET /broken HTTP/1.1\r\nHost: a\r\n\r\n", 33);
+        CHECK_STR(got, gather(L, fd, got, sizeof got, sizeof begun - 1), begun);
+        if (round == 0) CHECK_INT(nkhttp_later_abort(srv, broken), 0);
+        else CHECK_INT(pthread_create(&other, NULL, abort_main, srv), 0);
+        for (i = 0; i < 400 && r < 0; i++) {
+            nkloop_wait(L, 5);
+            r = recv(fd, got, sizeof got, 0);
+            if (r < 0 && errno != EAGAIN) r = 0;
+        }
+        CHECK_INT(r, 0); // the end of the stream, without the last chunk
+        for (i = 0; i < 400 && !broken_gone; i++) nkloop_wait(L, 5);
+        CHECK_INT(broken_gone, 1);
+        if (round == 1) pthread_join(other, NULL);
+        if (round == 1) CHECK_INT(abort_result, 0);
+        CHECK_INT(nkhttp_later_abort(srv, broken), NKHTTP_ERR_STALE);
+        close(fd);
+    }
+    nkhttp_server_destroy(srv);
+    nkloop_destroy(L);
+}
