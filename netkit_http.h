@@ -89,7 +89,7 @@ TOUR
     server    nkhttp_run, or nkhttp_server_create listen attach address shutdown destroy; nkhttp_route serve_files
     request   nkhttp_param header_value peer trailers
     reply     nkhttp_reply reply_text reply_with redirect set_header require_basic_auth reply_file
-    later     nkhttp_defer, then nkhttp_later_reply, or later_begin write end abort with later_watch; nkhttp_sse_begin send
+    later     nkhttp_defer, then nkhttp_later_reply, or later_begin write end abort, later_watch; nkhttp_sse_begin send
     hand over nkhttp_detach, nkhttp_pause_body
 
 OPTIONS
