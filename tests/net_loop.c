@@ -1422,7 +1422,7 @@ TEST(write_that_never_fits) { // waiting would not help, so it is not called FUL
 TEST(run_ends_when_the_backend_fails) {
     nkloop* L = NULL;
     CHECK_INT(nkloop_create(&L, NULL), 0);
-    if (nkloop_backend(L) == NKLOOP_BACKEND_EPOLL) {
+    if (nkloop_backend(L) == NKLOOP_BACKEND_EPOLL) { // poll has no descriptor to lose, and the stub of kqueue none that can
         int spare = dup((int)nkloop_poll_fd(L)), null = open("/dev/null", O_RDONLY);
         dup2(null, (int)nkloop_poll_fd(L)); // as if somebody had closed it
         CHECK(nkloop_run(L) < 0);
